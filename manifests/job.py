@@ -1,0 +1,401 @@
+"""The job manifest: YAML in, checked pydantic models out; every unknown key or bad value becomes one line with the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from manifests.errors import InputError, JobError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+SIDE_RULES = Literal["both", "height", "max_side", "sqrt_area"]
+
+
+class Model(pydantic.BaseModel):
+    """Base of every section: unknown keys are errors, values do not change after reading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class AnnySource(Model):
+    """Parametric people: a pool of `count` identities drawn from Philox(people seed, j)."""
+
+    source: Literal["anny"] = "anny"
+    count: int = Field(12, ge=1, description="identities in the pool")
+
+
+class FilesSource(Model):
+    """Scan files by path: GLB, glTF or OBJ."""
+
+    source: Literal["files"] = "files"
+    paths: list[str] = Field(min_length=1, description="files, folders or globs, relative to the job file")
+    unit: Literal["auto", "m", "cm", "mm", "inch"] = "auto"
+    up: Literal["auto", "x", "y", "z", "-x", "-y", "-z"] = "auto"
+    height_gate_m: tuple[float, float] = (0.4, 2.5)
+    licence: str = Field("LicenseRef-unknown", description="SPDX id")
+    consent: str = "unknown"
+    redistributable: bool = False
+
+
+class SplitShares(Model):
+    """Shares of identities; held-out always means held-out identities."""
+
+    train: Share = 0.7
+    val: Share = 0.1
+    test: Share = 0.2
+
+    @pydantic.model_validator(mode="after")
+    def _sum(self) -> SplitShares:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, got {self.train + self.val + self.test:g}")
+        return self
+
+
+class FramingShares(Model):
+    """Shares of samples by framing; normalised."""
+
+    face: float = Field(1.0, ge=0)
+    upper: float = Field(1.0, ge=0)
+    full: float = Field(1.0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _some(self) -> FramingShares:
+        if self.face + self.upper + self.full <= 0:
+            raise ValueError("at least one framing needs a share above 0")
+        return self
+
+
+class CameraPrior(Model):
+    """Ranges the camera is drawn from."""
+
+    focal_mm: tuple[float, float] = Field((35.0, 85.0), description="35 mm equivalent of the longer image side")
+    azimuth_deg: tuple[float, float] = (-180.0, 180.0)
+    elevation_deg: tuple[float, float] = (-15.0, 25.0)
+    roll_deg: float = Field(4.0, ge=0, description="standard deviation")
+    margin: tuple[float, float] = Field((1.05, 1.35), description="frame size over subject size")
+    off_centre: float = Field(0.05, ge=0, le=0.3, description="largest shift of the subject, as a share of the frame")
+
+
+class LightPrior(Model):
+    """Environments: `bundled` are the CC0 maps inside the bpy wheel; else a folder of .exr/.hdr files."""
+
+    environments: str = "bundled"
+    strength: tuple[float, float] = (0.7, 1.4)
+    licence: str = Field("LicenseRef-unknown", description="SPDX id of a folder's maps; bundled ones are CC0-1.0")
+    redistributable: bool = False
+
+
+class Engine(Model):
+    """Cycles' settings."""
+
+    samples: int = Field(16, ge=1, le=4096, description="samples per pixel")
+    denoiser: Literal["none", "fast", "balanced", "high"] = "fast"
+    max_bounces: int = Field(4, ge=0)
+    device: Literal["auto", "cpu"] = "auto"
+
+
+class Verify(Model):
+    """Limits of the two-engine check."""
+
+    tolerance_m: float = Field(1e-4, gt=0)
+    opaque_share: Share = 0.999
+    strand_share: Share = 0.9
+
+
+class RenderStage(Model):
+    """People + light + camera -> samples."""
+
+    samples: int = Field(36, ge=1)
+    width: int = Field(384, ge=16, le=4096)
+    height: int = Field(512, ge=16, le=4096)
+    samples_per_task: int = Field(32, ge=1)
+    seed: int = 0
+    people_seed: int = 0
+    assets: list[Annotated[AnnySource | FilesSource, Field(discriminator="source")]] = Field(
+        default_factory=lambda: [AnnySource()], min_length=1
+    )
+    splits: SplitShares = SplitShares()
+    framing: FramingShares = FramingShares()
+    camera: CameraPrior = CameraPrior()
+    lighting: LightPrior = LightPrior()
+    engine: Engine = Engine()
+    verify_limits: Verify = Verify()
+    image_format: Literal["jpeg", "jpeg444", "png", "webp"] = "jpeg"
+    workers: int = Field(0, ge=0, description="0 = one per core")
+    deadline_s: float = Field(600.0, gt=0, description="floor of a task's deadline")
+    recycle_tasks: int = Field(100, ge=1)
+    recycle_rss_mb: int = Field(6000, ge=500)
+
+    @pydantic.field_validator("width", "height")
+    @classmethod
+    def _even(cls, v: int) -> int:
+        return v
+
+
+class Detector(Model):
+    """A person detector. `onnx`: `weights` is a file of the YOLOX layout; `transformers`: a folder or hub id; `face`: OpenCV's cascade, weak."""
+
+    kind: Literal["onnx", "transformers", "face"] = "face"
+    weights: str | None = None
+    layout: Literal["yolox"] = "yolox"
+
+    @pydantic.model_validator(mode="after")
+    def _weights(self) -> Detector:
+        if self.kind != "face" and not self.weights:
+            raise ValueError(f"detector {self.kind} needs `weights`: a path" + (" or hub id" if self.kind == "transformers" else ""))
+        return self
+
+
+class PhotoSource(Model):
+    """A folder of photographs, or `bundled`: sample pictures that arrive inside declared dependencies."""
+
+    path: str
+    licence: str = "LicenseRef-unknown"
+    consent: str = "unknown"
+    redistributable: bool = False
+
+
+class CurateStage(Model):
+    """Photographs -> decisions and kept samples."""
+
+    sources: list[PhotoSource] = Field(min_length=1)
+    min_side_px: int = Field(320, ge=1)
+    max_pixels: int = Field(100_000_000, ge=1)
+    max_bytes: int = Field(200_000_000, ge=1)
+    duplicate_distance: int = Field(31, ge=0, le=256, description="PDQ bits; 31 is Meta's default")
+    detector: Detector = Detector()
+    min_score: float = Field(0.9, ge=0, le=1, description="strict: score > min_score")
+    min_box_px: float = Field(300, ge=0, description="strict: box > min_box_px")
+    side_rule: SIDE_RULES = "both"
+    accept_weak: bool = Field(False, description="let a weak detector's boxes pass without a score")
+    seed: int = 0
+    splits: SplitShares = SplitShares(train=1.0, val=0.0, test=0.0)
+    samples_per_task: int = Field(32, ge=1)
+    workers: int = Field(0, ge=0, description="0 = one per core")
+
+
+class Optim(Model):
+    """AdamW."""
+
+    steps: int = Field(200, ge=1)
+    batch: int = Field(8, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(1.0, gt=0)
+    checkpoint_every: int = Field(50, ge=1)
+
+
+class PretrainStage(Model):
+    """Masked autoencoder (He et al. 2022)."""
+
+    data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
+    model: Literal["tiny", "small", "base", "large"] = "tiny"
+    width: int = Field(96, ge=16)
+    height: int = Field(128, ge=16)
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    decoder_dim: int = Field(96, ge=8)
+    decoder_depth: int = Field(2, ge=1)
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    seed: int = 0
+    optim: Optim = Optim()
+
+
+class FinetuneStage(Model):
+    """One dense task from the pre-trained encoder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    task: Literal["depth", "normal"]
+    data: list[str] = Field(["render"], min_length=1)
+    init: str = Field("pretrain", description="`pretrain`, `random`, or a checkpoint file")
+    model: Literal["tiny", "small", "base", "large"] = "tiny"
+    width: int = Field(96, ge=16)
+    height: int = Field(128, ge=16)
+    layer_decay: float = Field(0.85, gt=0, le=1)
+    head_width: int = Field(64, ge=8)
+    seed: int = 0
+    optim: Optim = Optim(weight_decay=0.1, betas=(0.9, 0.999))
+
+
+class EvaluateStage(Model):
+    """Held-out identities, each finetune against the trivial predictors."""
+
+    data: list[str] = Field(["render"], min_length=1)
+    split: Literal["train", "val", "test"] = "test"
+
+
+class ReportStage(Model):
+    """One self-contained HTML page."""
+
+    samples: int = Field(12, ge=1, description="rows of the contact sheet")
+    rejected: int = Field(4, ge=1, description="pictures per reject reason")
+
+
+class Job(Model):
+    """A whole job; each section may be absent."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    runs: str = Field("runs", description="folder that holds the run folder")
+    render: RenderStage | None = None
+    curate: CurateStage | None = None
+    pretrain: PretrainStage | None = None
+    finetune: list[FinetuneStage] = []
+    evaluate: EvaluateStage | None = None
+    report: ReportStage | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Job:
+        names = [f.name for f in self.finetune]
+        if len(set(names)) != len(names):
+            raise ValueError("finetune names must be unique")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.runs) / self.name
+
+
+# Fields that change no byte of a stage's output: they stay out of its digest.
+NOT_IN_DIGEST = {"workers", "deadline_s", "recycle_tasks", "recycle_rss_mb", "samples", "device"}
+
+
+def digest_fields(stage: Model) -> dict[str, Any]:
+    """The fields of a stage that change its bytes, as plain JSON values. A larger `samples` appends, so it is not one."""
+    fields = stage.model_dump(mode="json")
+    dropped = NOT_IN_DIGEST if isinstance(stage, RenderStage | CurateStage) else set()
+    kept = {k: v for k, v in fields.items() if k not in dropped}
+    if "engine" in kept:
+        kept["engine"] = {k: v for k, v in kept["engine"].items() if k != "device"}
+    return kept
+
+
+def stage_digest(stage: Model, inputs_sha256: str = "", upstream: tuple[str, ...] = ()) -> str:
+    """64 hex digits: sha256 of the stage's byte-changing fields, its frozen inputs and the upstream digests."""
+    payload = {"fields": digest_fields(stage), "inputs": inputs_sha256, "upstream": sorted(upstream)}
+    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Job:
+    """Read a job from YAML, apply ``--set a.b=value`` overrides, check everything.
+
+    Raises InputError (no such file) or JobError (one line per mistake: path, value, what was expected, nearest name).
+    """
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise InputError(f"job {path}: {error.strerror or error}; give the path of a job manifest (YAML)") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise JobError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(tree, dict):
+        raise JobError(f"{path}: expected a mapping of sections, got {type(tree).__name__}")
+    for override in overrides or []:
+        _override(tree, override)
+    return check(tree)
+
+
+def check(tree: dict[str, Any]) -> Job:
+    """A checked job from a plain tree; raises JobError."""
+    try:
+        return Job.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise JobError([_line(e, tree) for e in error.errors()]) from None
+
+
+def dump(job: Job) -> str:
+    """The resolved job as YAML, every default filled in."""
+    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, sep, raw = override.partition("=")
+    if not sep:
+        raise JobError(f"--set {override}: expected path=value, such as render.samples=8")
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, list):
+            node = _item(node, part, key)
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise JobError(f"--set {key}: {part} is a value, not a section")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        value = raw
+    if isinstance(node, list):
+        _item(node, last, key)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _item(node: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(node):
+        raise JobError(f"--set {key}: {part} is not a position in a list of {len(node)}")
+    return node[int(part)]
+
+
+def _line(error: Any, tree: dict[str, Any]) -> str:
+    """One line for one pydantic error."""
+    loc = [p for p in error["loc"] if p not in ("anny", "files")]
+    path = ".".join(str(p) for p in loc) or "job"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _names_at(loc[:-1]), n=1, cutoff=0.5)
+        return f"{path}: unknown key" + (f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(_names_at(loc[:-1]))}")
+    if error["type"] == "missing":
+        return f"{path}: missing; {_expected(loc)}".rstrip("; ")
+    value = error.get("input")
+    shown = json.dumps(value, default=str)
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path}: {shown if len(shown) < 80 else shown[:77] + '...'}: {message[0].lower() + message[1:]}"
+
+
+def _model_at(loc: list[Any]) -> type[Model] | None:
+    """The model class that the path ``loc`` leads into."""
+    model: Any = Job
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if model is None or part not in model.model_fields:
+            return None
+        model = _inner(model.model_fields[part].annotation)
+    return model
+
+
+def _inner(annotation: Any) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    for arg in getattr(annotation, "__args__", ()):
+        found = _inner(arg)
+        if found is not None:
+            return found
+    return None
+
+
+def _names_at(loc: list[Any]) -> list[str]:
+    model = _model_at(loc)
+    if model is AnnySource:
+        return sorted({*AnnySource.model_fields, *FilesSource.model_fields})
+    return list(model.model_fields) if model else []
+
+
+def _expected(loc: list[Any]) -> str:
+    model = _model_at(loc[:-1])
+    field = model.model_fields.get(str(loc[-1])) if model else None
+    return field.description or "" if field else ""

@@ -1,0 +1,127 @@
+"""Job -> ordered tasks with ids, seeds, identities and splits; pure: the same job always gives the same plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from manifests.errors import JobError
+from manifests.job import FramingShares, RenderStage, SplitShares
+
+FRAMINGS = ("face", "upper", "full")
+FRAMING_BLOCK = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """One person of the pool. ``asset``: index into the stage's asset list; ``key``: seed (anny) or file path (files)."""
+
+    identity_id: str
+    asset: int
+    key: str
+    split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSpec:
+    """One sample to be made; everything it draws comes from generator(stage seed, index)."""
+
+    sample_id: str
+    stage_digest: str
+    index: int
+    split: str
+    framing: str
+    identities: tuple[Identity, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A fixed run of samples; writes one shard."""
+
+    task_id: str
+    stage_digest: str
+    samples: tuple[SampleSpec, ...]
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """The one source of random draws: Philox keyed by the sha256 of ``key``, so that streams never overlap."""
+    words = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(words[:16], np.uint64)))
+
+
+def split_of(identity_id: str, shares: SplitShares, salt: str = "split") -> str:
+    """train, val or test, from the identity's hash alone: adding identities never moves one."""
+    u = int.from_bytes(hashlib.sha256(f"{salt}/{identity_id}".encode()).digest()[:8], "big") / 2**64
+    if u < shares.train:
+        return "train"
+    return "val" if u < shares.train + shares.val else "test"
+
+
+def framing_of(index: int, shares: FramingShares, seed: int) -> str:
+    """The framing of sample ``index``: each block of the smallest whole length holds the shares exactly, in a seeded order."""
+    weights = np.array([shares.face, shares.upper, shares.full], float)
+    exact = weights / weights.sum() * FRAMING_BLOCK
+    counts = np.floor(exact).astype(int)
+    for i in np.argsort(counts - exact, kind="stable")[: FRAMING_BLOCK - counts.sum()]:
+        counts[i] += 1
+    counts //= math.gcd(*counts)
+    block, position = divmod(index, int(counts.sum()))
+    order = generator(seed, "framing", block).permutation(np.repeat(np.arange(3), counts))
+    return FRAMINGS[order[position]]
+
+
+def sample_spec(stage: RenderStage, digest: str, identities: list[Identity], index: int) -> SampleSpec:
+    """Sample ``index``: one identity, each used once per block of len(identities)."""
+    block, position = divmod(index, len(identities))
+    chosen = identities[generator(stage.seed, "identity", block).permutation(len(identities))[position]]
+    return SampleSpec(
+        sample_id=f"{digest[:12]}-{index:08d}",
+        stage_digest=digest,
+        index=index,
+        split=chosen.split,
+        framing=framing_of(index, stage.framing, stage.seed),
+        identities=(chosen,),
+    )
+
+
+def render_tasks(
+    stage: RenderStage, digest: str, identities: list[Identity], done: Iterable[tuple[int, int]] = ()
+) -> Iterator[Task]:
+    """The tasks still to run, in order. ``done``: (first index, length) of the tasks that have a receipt.
+
+    A block that an earlier, smaller ``samples`` cut short goes on behind what it has: nothing is rendered twice.
+    """
+    ends: dict[int, int] = {}
+    for first, length in done:
+        block = first // stage.samples_per_task
+        ends[block] = max(ends.get(block, 0), first + length)
+    for block in range(math.ceil(stage.samples / stage.samples_per_task)):
+        first = ends.get(block, block * stage.samples_per_task)
+        stop = min((block + 1) * stage.samples_per_task, stage.samples)
+        if first < stop:
+            yield Task(
+                task_id=f"{first:08d}+{stop - first}",
+                stage_digest=digest,
+                samples=tuple(sample_spec(stage, digest, identities, i) for i in range(first, stop)),
+            )
+
+
+def task_range(task_id: str) -> tuple[int, int]:
+    """(first index, length) of a task id."""
+    first, _, length = task_id.partition("+")
+    return int(first), int(length)
+
+
+def check_splits(stage: RenderStage, identities: list[Identity]) -> None:
+    """Raise JobError when a split that was asked for got no identity."""
+    have = {i.split for i in identities}
+    for split, share in stage.splits.model_dump().items():
+        if share > 0 and split not in have:
+            raise JobError(
+                f"render.splits.{split}: {share:g} of {len(identities)} identities came out as none; "
+                "add identities, change people_seed, or set the share to 0"
+            )

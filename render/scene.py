@@ -1,0 +1,100 @@
+"""People, camera and light as plain arrays: what both engines, Blender and Embree, are handed. No bpy here.
+
+Legend: V vertices, F triangles, J keypoints. World frame, metres, z up (manifests/frames.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Material:
+    """A Principled surface. Colours are linear RGB; textures are (h, w, 4) uint8, row 0 at the top, sRGB for colour."""
+
+    name: str
+    base_color: tuple[float, float, float] = (0.8, 0.8, 0.8)
+    base_color_texture: np.ndarray | None = None
+    normal_texture: np.ndarray | None = None
+    roughness: float = 0.6
+    roughness_texture: np.ndarray | None = None
+    metallic: float = 0.0
+    subsurface: float = 0.0
+    specular: float = 0.5
+    # "opaque", "cutout" (the texture's alpha against alpha_threshold) or "blend" (colour only: the ray casts see through it).
+    alpha_mode: str = "opaque"
+    alpha_threshold: float = 0.5
+    bump: float = 0.0
+    bump_scale: float = 200.0
+
+
+@dataclasses.dataclass
+class Mesh:
+    """Triangles with per-corner attributes.
+
+    ``vertices``: (V, 3) float32 world metres. ``faces``: (F, 3) int32. ``corner_normals``: (F, 3, 3) float32 unit, world.
+    ``uv``: (F, 3, 2) float32 or None, v up (Blender's). ``material_index``: (F,) int32 into ``materials``.
+    ``part``: (F,) uint8 Sapiens2 class per face, or None.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    corner_normals: np.ndarray
+    material_index: np.ndarray
+    materials: list[Material]
+    uv: np.ndarray | None = None
+    part: np.ndarray | None = None
+
+
+@dataclasses.dataclass
+class PersonMesh:
+    """One posed, dressed person standing at its place in the world.
+
+    ``keypoints``: (J, 3) float64 world metres or None; ``keypoint_set`` names them ("coco17").
+    ``landmarks``: world metres of named points for framing: "head_top", "chin", "hips", "feet" -> (3,) float64.
+    ``rights``: dict with the keys of sample.RIGHTS.
+    """
+
+    identity_id: str
+    mesh: Mesh
+    landmarks: dict[str, np.ndarray]
+    rights: dict[str, Any]
+    keypoints: np.ndarray | None = None
+    keypoint_set: str | None = None
+    bones: dict[str, Any] | None = None
+    phenotype: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass
+class Camera:
+    """``K``: (3, 3) float64 px. ``world_to_camera``: (4, 4) float64 (OpenCV). ``framing``: face, upper or full."""
+
+    K: np.ndarray
+    world_to_camera: np.ndarray
+    width: int
+    height: int
+    framing: str
+
+
+@dataclasses.dataclass
+class Lighting:
+    """An equirectangular environment. ``path``: EXR or HDR file. ``yaw_deg`` turns it counter-clockwise about z."""
+
+    environment: str
+    path: str
+    yaw_deg: float
+    strength: float
+    rights: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Scene:
+    """Everything a frame shows. ``seed`` (31 bit) is Cycles' sampling seed."""
+
+    people: list[PersonMesh]
+    camera: Camera
+    lighting: Lighting
+    seed: int

@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real assets, photographs and weights kept beside the checkout; tests that need them skip without."""
+    folder = Path(os.environ.get("MAQUETTE_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared test files at {folder}; set MAQUETTE_SHARED")
+    return folder
