@@ -110,9 +110,19 @@ def render_tasks(
             )
 
 
+def retry_task(stage: RenderStage, digest: str, identities: list[Identity], task_id: str, failed: list[int]) -> Task:
+    """A second go at the ``failed`` sample indices of ``task_id``; its own id, so that both receipts stay."""
+    base, _, number = task_id.partition("r")
+    return Task(
+        task_id=f"{base}r{int(number or 0) + 1}",
+        stage_digest=digest,
+        samples=tuple(sample_spec(stage, digest, identities, i) for i in failed),
+    )
+
+
 def task_range(task_id: str) -> tuple[int, int]:
-    """(first index, length) of a task id."""
-    first, _, length = task_id.partition("+")
+    """(first index, length) of a task id such as ``00000032+4``, or of the task that ``00000032+4r1`` retries."""
+    first, _, length = task_id.partition("r")[0].partition("+")
     return int(first), int(length)
 
 

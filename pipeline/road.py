@@ -1,0 +1,142 @@
+"""A checked job -> its stages in order, each resumed or skipped, and the exit code of the whole."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from manifests.errors import DONE, FAILURES, InputError, JobError, StorageError
+from manifests.job import Job, dump
+from pipeline.progress import Events, console, seconds
+
+STAGES = ("render", "curate", "pretrain", "finetune", "evaluate", "report")
+# Below this much free space a run would end in the middle of a shard.
+MIN_FREE_BYTES = 200 * 2**20
+
+
+def drive(job: Job, root: Path, only: str | None, address: str | None, retry_failed: bool = False) -> int:
+    """Run ``job``'s stages (or the one named ``only``) and return the exit code: 0 done, 1 finished with failures.
+
+    ``root``: the folder that relative paths of the job start from. Raises JobError, InputError, StorageError,
+    KeyboardInterrupt.
+    """
+    wanted = _wanted(job, only)
+    run = job.folder.resolve()
+    check_references(job, wanted, run, root)
+    job = _resolved(job, root)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(run).free
+        if free < MIN_FREE_BYTES:
+            raise StorageError(f"run folder {run}: {free / 2**20:.0f} MB free, at least {MIN_FREE_BYTES / 2**20:.0f} MB needed; free space")
+        (run / "job.yaml").write_text(dump(job))
+    except OSError as error:
+        raise StorageError(f"run folder {run}: {error.strerror}; free space or choose another `runs` folder") from None
+    events = Events(run)
+    events.emit("run_started", job=job.name, stages=wanted)
+    started = time.monotonic()
+    failures = 0
+    for stage in wanted:
+        result = _stage(stage, job, run, root, address, retry_failed, events)
+        failures += int(result.get("failed", 0))
+    events.emit("run_finished", seconds=round(time.monotonic() - started, 1), failures=failures)
+    console.print(f"done in {seconds(time.monotonic() - started)}" + (f", {failures} failed samples (named in {run}/events.jsonl)" if failures else ""))
+    return FAILURES if failures else DONE
+
+
+def _stage(stage: str, job: Job, run: Path, root: Path, address: str | None, retry_failed: bool, events: Events) -> dict[str, Any]:
+    """One stage; the imports are here so that a node without Blender or Ray can run the others."""
+    console.print(f"[bold]{stage}[/bold]")
+    result: dict[str, Any] = {}
+    if stage in ("render", "curate"):
+        from pipeline.workers import check_shared, start_ray
+
+        start_ray(address)
+        check_shared(run)
+        if stage == "render":
+            from pipeline.render import render
+
+            result = render(job, run, root, events, retry_failed)
+        else:
+            from pipeline.curate import curate
+
+            result = curate(job, run / "curate", root, events)
+        console.print("  " + ", ".join(f"{k} {v}" for k, v in result.items() if isinstance(v, int | float)))
+    elif stage == "report":
+        from pipeline.report import build
+
+        console.print(f"  report: {build(run)}", soft_wrap=True)
+    else:
+        from pipeline.train import train
+
+        for name in [f"finetune:{f.name}" for f in job.finetune] if stage == "finetune" else [stage]:
+            start = time.monotonic()
+            train(run, name)
+            events.emit("stage_finished", stage=name, seconds=round(time.monotonic() - start, 1))
+    return result
+
+
+def _wanted(job: Job, only: str | None) -> list[str]:
+    have = [s for s in STAGES if getattr(job, s)]
+    if only is None:
+        if not have:
+            raise JobError(f"job {job.name}: no section to run; give at least one of {', '.join(STAGES)}")
+        return have
+    if only not in STAGES:
+        raise JobError(f"--only {only}: expected one of {', '.join(STAGES)}")
+    if only not in have:
+        raise JobError(f"--only {only}: the job has no `{only}` section; it has {', '.join(have)}")
+    return [only]
+
+
+def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None:
+    """Every `data` and `init` of the wanted stages must exist or be made before; raises JobError, all mistakes at once."""
+    problems = []
+    readers: list[tuple[str, list[str]]] = []
+    if job.pretrain and "pretrain" in wanted:
+        readers.append(("pretrain", job.pretrain.data))
+    if "finetune" in wanted:
+        readers += [(f"finetune.{i}", f.data) for i, f in enumerate(job.finetune)]
+    if job.evaluate and "evaluate" in wanted:
+        readers.append(("evaluate", job.evaluate.data))
+    for where, names in readers:
+        for name in names:
+            made = name in ("render", "curate") and (name in wanted or (run / name / "manifest").is_dir())
+            if not made and not (root / name / "manifest").is_dir():
+                problems.append(f"{where}.data: \"{name}\": neither a stage of this run nor a dataset folder")
+    if "finetune" in wanted:
+        for i, finetune in enumerate(job.finetune):
+            given = finetune.init == "random" or (finetune.init == "pretrain" and ("pretrain" in wanted or (run / "pretrain").is_dir()))
+            if not given and not (root / finetune.init).is_file():
+                problems.append(f"finetune.{i}.init: \"{finetune.init}\": expected `pretrain` (with that section), `random` or a checkpoint file")
+    if job.curate and "curate" in wanted:
+        for i, source in enumerate(job.curate.sources):
+            if source.path != "bundled" and not (root / source.path).exists():
+                problems.append(f"curate.sources.{i}.path: \"{source.path}\": no such folder (looked in {root})")
+    if problems:
+        raise JobError(problems)
+
+
+def _resolved(job: Job, root: Path) -> Job:
+    """The job with data and checkpoint paths made absolute, so that the trainer needs no knowledge of the job file's place."""
+    def path(name: str) -> str:
+        return name if name in ("render", "curate", "pretrain", "random") else str((root / name).resolve())
+
+    tree = job.model_dump()
+    for section in [tree["pretrain"], tree["evaluate"], *tree["finetune"]]:
+        if section:
+            section["data"] = [path(n) for n in section["data"]]
+            if "init" in section:
+                section["init"] = path(section["init"])
+    return Job.model_validate(tree)
+
+
+def read_job(run: Path) -> Job:
+    """The resolved job of a run folder; raises InputError."""
+    from manifests.job import load
+
+    if not (run / "job.yaml").is_file():
+        raise InputError(f"{run}: no job.yaml here; give a run folder, such as runs/quickstart")
+    return load(run / "job.yaml")

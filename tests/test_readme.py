@@ -1,0 +1,29 @@
+"""README agrees with the code."""
+
+import re
+
+from manifests import job, sample
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_sample_table_is_the_one_the_schema_is_derived_from():
+    assert sample.markdown_table("rendered") in README
+
+
+def test_the_job_in_the_readme_is_valid(tmp_path):
+    block = re.search(r"```yaml\n(.*?)```", README, re.S)
+    assert block
+    path = tmp_path / "job.yaml"
+    path.write_text(block.group(1))
+    assert job.load(path).render is not None
+
+
+def test_every_command_in_the_readme_exists():
+    from pipeline.cli import app
+
+    known = {c.name or c.callback.__name__ for c in app.registered_commands}
+    named = set(re.findall(r"^(?:\.venv/bin/)?maquette (\w+)", README, re.M))
+    assert named
+    assert named <= known
