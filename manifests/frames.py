@@ -3,7 +3,8 @@
 Camera frame (OpenCV): x right, y down, z forward, metres. World frame: right-handed, z up, metres (Blender's).
 Pixels: pixel (0, 0)'s centre is (0.5, 0.5), u right, v down, so a centred principal point is (W/2, H/2).
 ``world_to_camera`` is a (4, 4) float64 rigid transform: points_cam = R @ points_world + t.
-Normals are stored in the camera frame (OpenCV); OpenGL's camera frame (x right, y up, z to the viewer) is (1, -1, -1) times it.
+Normals are stored in the camera frame (OpenCV); OpenGL's camera frame (x right, y up, z to the viewer) is (1, -1,
+-1) times it.
 
 Legend: N points, H rows, W columns.
 """
@@ -108,15 +109,13 @@ def blender_intrinsics(K: np.ndarray, width: int, height: int) -> dict[str, floa
 
 
 def equirect_uv(directions_world: np.ndarray, yaw_rad: float) -> np.ndarray:
-    """(..., 2) float64 in [0, 1): where a world direction (..., 3) falls on an equirectangular map turned by ``yaw_rad``.
+    """(..., 2) float64 in [0, 1): where a world direction (..., 3) falls on an equirectangular map turned by
+    ``yaw_rad``.
 
-    Blender's mapping of an Environment Texture: u grows clockwise seen from above with -x... measured against Cycles in
-    tests; v = 0 is the top row (zenith). ``yaw_rad`` turns the environment counter-clockwise about z.
+    u = 0.5 - atan2(y, x) / 2 pi, v = acos(z) / pi with v = 0 the top row (zenith): Cycles' mapping of an Environment
+    Texture (kernel/geom, direction_to_equirectangular). ``yaw_rad`` turns the environment counter-clockwise about z.
     """
     x, y, z = np.moveaxis(np.asarray(directions_world, np.float64), -1, 0)
-    c, s = np.cos(-yaw_rad), np.sin(-yaw_rad)
-    x, y = c * x - s * y, s * x + c * y
-    u = 0.5 - np.arctan2(y, -x) / (2 * np.pi) + 0.0
+    u = 0.5 - (np.arctan2(y, x) - yaw_rad) / (2 * np.pi)
     v = 0.5 - np.arctan2(z, np.hypot(x, y)) / np.pi
-    # Cycles: u = (atan2(dir.y, -dir.x)) / (-2 pi) + 0.5 (kernel/geom direction_to_equirectangular).
     return np.stack([np.mod(u, 1.0), np.clip(v, 0.0, 1.0)], axis=-1)

@@ -1,4 +1,6 @@
-"""The job manifest: YAML in, checked pydantic models out; every unknown key or bad value becomes one line with the nearest name."""
+"""The job manifest: YAML in, checked pydantic models out; every unknown key or bad value becomes one line with the
+nearest name.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,7 @@ class RenderStage(Model):
     seed: int = 0
     people_seed: int = 0
     assets: list[Annotated[AnnySource | FilesSource, Field(discriminator="source")]] = Field(
-        default_factory=lambda: [AnnySource()], min_length=1
+        default=[AnnySource()], min_length=1
     )
     splits: SplitShares = SplitShares()
     framing: FramingShares = FramingShares()
@@ -140,7 +142,9 @@ class RenderStage(Model):
 
 
 class Detector(Model):
-    """A person detector. `onnx`: `weights` is a file of the YOLOX layout; `transformers`: a folder or hub id; `face`: OpenCV's cascade, weak."""
+    """A person detector. `onnx`: `weights` is a file of the YOLOX layout; `transformers`: a folder or hub id;
+    `face`: OpenCV's cascade, weak.
+    """
 
     kind: Literal["onnx", "transformers", "face"] = "face"
     weights: str | None = None
@@ -149,7 +153,9 @@ class Detector(Model):
     @pydantic.model_validator(mode="after")
     def _weights(self) -> Detector:
         if self.kind != "face" and not self.weights:
-            raise ValueError(f"detector {self.kind} needs `weights`: a path" + (" or hub id" if self.kind == "transformers" else ""))
+            raise ValueError(
+                f"detector {self.kind} needs `weights`: a path" + (" or hub id" if self.kind == "transformers" else "")
+            )
         return self
 
 
@@ -269,7 +275,9 @@ NOT_IN_DIGEST = {"workers", "deadline_s", "recycle_tasks", "recycle_rss_mb", "sa
 
 
 def digest_fields(stage: Model) -> dict[str, Any]:
-    """The fields of a stage that change its bytes, as plain JSON values. A larger `samples` appends, so it is not one."""
+    """The fields of a stage that change its bytes, as plain JSON values. A larger `samples` appends, so it is not
+    one.
+    """
     fields = stage.model_dump(mode="json")
     dropped = NOT_IN_DIGEST if isinstance(stage, RenderStage | CurateStage) else set()
     kept = {k: v for k, v in fields.items() if k not in dropped}
@@ -357,7 +365,9 @@ def _line(error: Any, tree: dict[str, Any]) -> str:
     path = ".".join(str(p) for p in loc) or "job"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(loc[-1]), _names_at(loc[:-1]), n=1, cutoff=0.5)
-        return f"{path}: unknown key" + (f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(_names_at(loc[:-1]))}")
+        return f"{path}: unknown key" + (
+            f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(_names_at(loc[:-1]))}"
+        )
     if error["type"] == "missing":
         return f"{path}: missing; {_expected(loc)}".rstrip("; ")
     value = error.get("input")

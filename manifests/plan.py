@@ -18,7 +18,9 @@ FRAMING_BLOCK = 60
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """One person of the pool. ``asset``: index into the stage's asset list; ``key``: seed (anny) or file path (files)."""
+    """One person of the pool. ``asset``: index into the stage's asset list; ``key``: seed (anny) or file path
+    (files).
+    """
 
     identity_id: str
     asset: int
@@ -62,7 +64,9 @@ def split_of(identity_id: str, shares: SplitShares, salt: str = "split") -> str:
 
 
 def framing_of(index: int, shares: FramingShares, seed: int) -> str:
-    """The framing of sample ``index``: each block of the smallest whole length holds the shares exactly, in a seeded order."""
+    """The framing of sample ``index``: each block of the smallest whole length holds the shares exactly, in a seeded
+    order.
+    """
     weights = np.array([shares.face, shares.upper, shares.full], float)
     exact = weights / weights.sum() * FRAMING_BLOCK
     counts = np.floor(exact).astype(int)

@@ -1,4 +1,6 @@
-"""The field table: name, type, unit, frame and meaning of every column; the Arrow schemas and README's table derive from it."""
+"""The field table: name, type, unit, frame and meaning of every column; the Arrow schemas and README's table derive
+from it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ RIGHTS = pa.struct(
     ]
 )
 AGREEMENT = pa.struct([("opaque", pa.float32()), ("strand", pa.float32())])
-ENGINE = pa.struct([("renderer", pa.string()), ("version", pa.string()), ("samples", pa.int32()), ("denoiser", pa.string())])
+ENGINE = pa.struct(
+    [("renderer", pa.string()), ("version", pa.string()), ("samples", pa.int32()), ("denoiser", pa.string())]
+)
 BOX = pa.struct([("xyxy", pa.list_(pa.float32(), 4)), ("raw_score", pa.float32()), ("score", pa.float32())])
 
 
@@ -67,7 +71,12 @@ class Field:
 
 KEYS = (
     Field("sample_id", pa.string(), "string", "unique id; names the sample in receipts, logs and errors"),
-    Field("stage_digest", pa.string(), "string", "sha256 of the stage's settings and inputs; with the job it reproduces the row"),
+    Field(
+        "stage_digest",
+        pa.string(),
+        "string",
+        "sha256 of the stage's settings and inputs; with the job it reproduces the row",
+    ),
     Field("index", pa.int64(), "int", "position in the stage's plan; seeds every draw"),
     Field("split", pa.string(), "string", "train, val or test, decided per identity"),
 )
@@ -76,13 +85,20 @@ RENDERED = (
     *KEYS,
     Field("image", IMAGE, "JPEG q95 4:2:0 (job may say 4:4:4, PNG, lossless WebP)", "the picture", "sRGB, 8 bit"),
     Field(
-        "depth", pa.binary(), "u16 affine per sample, byte planes, zstd-1; float32 past the bound",
-        "planar z along the optical axis at the pixel centre, no anti-aliasing; invalid where mask is 0; error <= 0.02 mm",
-        "metres", "camera z",
+        "depth",
+        pa.binary(),
+        "u16 affine per sample, byte planes, zstd-1; float32 past the bound",
+        "planar z along the axis at the pixel centre, no anti-aliasing; invalid where mask is 0; error <= 0.02 mm",
+        "metres",
+        "camera z",
     ),
     Field(
-        "normal", pa.binary(), "octahedral 2x12 bit planes, zstd-1 (0.06 deg; 2x16 on request)",
-        "interpolated vertex normal, unit, at the pixel centre, no anti-aliasing", "unit vector", NORMAL_FRAME,
+        "normal",
+        pa.binary(),
+        "octahedral 2x12 bit planes, zstd-1 (0.06 deg; 2x16 on request)",
+        "interpolated vertex normal, unit, at the pixel centre, no anti-aliasing",
+        "unit vector",
+        NORMAL_FRAME,
     ),
     Field("normal_shading", pa.binary(), "as normal", "with normal maps", "unit vector", NORMAL_FRAME, True),
     Field("albedo", IMAGE, "PNG", "base colour without light", "sRGB, 8 bit", "", True),
@@ -90,14 +106,35 @@ RENDERED = (
     Field("mask", pa.binary(), "u8 zstd-1", "instance id of the first surface, 0 = background; i is people[i - 1]"),
     Field("segmentation", pa.binary(), "u8 zstd-1", "Sapiens2's 29 classes, 255 = not labelled", "", "", True),
     Field(
-        "people", pa.list_(PERSON), "list of struct",
-        "asset id, box xyxy, visible fraction, keypoints 2D and 3D with visibility (0 absent, 1 occluded, 2 visible), bones, phenotype",
-        "px; metres", "pixels; world",
+        "people",
+        pa.list_(PERSON),
+        "list of struct",
+        "asset id, box xyxy, visible fraction, keypoints 2D and 3D with visibility (0 absent, 1 occluded, "
+        "2 visible), bones, phenotype",
+        "px; metres",
+        "pixels; world",
     ),
-    Field("camera", CAMERA, "struct", "K, world_to_camera, width, height, framing (face, upper, full)", "px; metres", "opencv_camera from world"),
+    Field(
+        "camera",
+        CAMERA,
+        "struct",
+        "K, world_to_camera, width, height, framing (face, upper, full)",
+        "px; metres",
+        "opencv_camera from world",
+    ),
     Field("lighting", LIGHTING, "struct", "environment id, yaw, strength", "degrees"),
-    Field("rights", pa.list_(RIGHTS), "list of struct", "per asset and environment: source, licence (SPDX), consent, redistributable"),
-    Field("agreement", AGREEMENT, "struct", "share of pixels on which the two engines agree within 0.1 mm, opaque and strand apart"),
+    Field(
+        "rights",
+        pa.list_(RIGHTS),
+        "list of struct",
+        "per asset and environment: source, licence (SPDX), consent, redistributable",
+    ),
+    Field(
+        "agreement",
+        AGREEMENT,
+        "struct",
+        "share of pixels on which the two engines agree within 0.1 mm, opaque and strand apart",
+    ),
     Field("engine", ENGINE, "struct", "renderer, version, samples, denoiser"),
 )
 
@@ -121,8 +158,14 @@ def schema(kind: str) -> pa.Schema:
     """Arrow schema of ``kind`` ("rendered" or "curated"), with unit and frame on each column and the HF features."""
     fields = [
         pa.field(
-            f.name, f.type, nullable=True,
-            metadata={k: v for k, v in (("stored", f.stored), ("unit", f.unit), ("frame", f.frame), ("meaning", f.meaning)) if v},
+            f.name,
+            f.type,
+            nullable=True,
+            metadata={
+                k: v
+                for k, v in (("stored", f.stored), ("unit", f.unit), ("frame", f.frame), ("meaning", f.meaning))
+                if v
+            },
         )
         for f in KINDS[kind]
     ]
@@ -152,8 +195,10 @@ def _feature(kind: pa.DataType) -> Any:
 class Person:
     """One person of a rendered sample. J keypoints.
 
-    ``box``: (4,) float32 xyxy px of the pixels that show the person. ``keypoints``: (J, 2) float32 px; ``keypoints_3d``: (J, 3) float32
-    world metres; ``visibility``: (J,) uint8: 0 absent or outside the picture, 1 occluded, 2 visible. ``bones``, ``phenotype``: JSON or None.
+    ``box``: (4,) float32 xyxy px of the pixels that show the person. ``keypoints``: (J, 2) float32 px;
+    ``keypoints_3d``: (J, 3) float32
+    world metres; ``visibility``: (J,) uint8: 0 absent or outside the picture, 1 occluded, 2 visible. ``bones``,
+    ``phenotype``: JSON or None.
     """
 
     asset_id: str
@@ -171,8 +216,10 @@ class Person:
 class RenderedSample:
     """What a renderer hands to a shard writer: one row of RENDERED with plain arrays.
 
-    ``image``: (H, W, 3) uint8 sRGB. ``depth``: (H, W) float32 metres, 0 where ``mask`` is 0. ``normal``, ``normal_shading``: (H, W, 3)
-    float32 unit, OpenCV camera frame, 0 where ``mask`` is 0. ``albedo``: (H, W, 3) uint8 sRGB. ``alpha``, ``mask``, ``segmentation``: (H, W) uint8.
+    ``image``: (H, W, 3) uint8 sRGB. ``depth``: (H, W) float32 metres, 0 where ``mask`` is 0. ``normal``,
+    ``normal_shading``: (H, W, 3)
+    float32 unit, OpenCV camera frame, 0 where ``mask`` is 0. ``albedo``: (H, W, 3) uint8 sRGB. ``alpha``, ``mask``,
+    ``segmentation``: (H, W) uint8.
     ``K``: (3, 3) float64 px. ``world_to_camera``: (4, 4) float64. ``rights``: dicts with the keys of RIGHTS.
     """
 

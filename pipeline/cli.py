@@ -1,4 +1,6 @@
-"""The `maquette` command: words on a command line -> stages run, an exit code, and one clear paragraph when something is wrong."""
+"""The `maquette` command: words on a command line -> stages run, an exit code, and one clear paragraph when
+something is wrong.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,28 @@ from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
 from pipeline.progress import console
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Maquette: 3D people and photographs to training sets, and training sets to models.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Maquette: 3D people and photographs to training sets, and training sets to models.",
+)
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="job manifest (YAML)")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or dataset folder")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override a field: render.samples=8")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override a field: render.samples=8")
+]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join, such as `auto`; default: a local one")]
 Only = Annotated[str | None, typer.Option(help="one stage: render, curate, pretrain, finetune, evaluate or report")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="try failed samples again")]
 
 
 @app.command()
-def run(job: JobPath, overrides: Overrides = None, only: Only = None, address: Address = None, retry_failed: Retry = False) -> None:
+def run(
+    job: JobPath, overrides: Overrides = None, only: Only = None, address: Address = None, retry_failed: Retry = False
+) -> None:
     """Run a job; the same command again goes on where it stopped."""
     from pipeline import road
 
@@ -159,8 +170,10 @@ def main() -> None:
         code = error.exit_code
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-            _say(f"storage: {error.strerror} ({error.filename or 'while writing'}); finished work is kept. "
-                 "Free space and give the same command again.")
+            _say(
+                f"storage: {error.strerror} ({error.filename or 'while writing'}); finished work is kept. "
+                "Free space and give the same command again."
+            )
             code = STORAGE
         else:
             raise

@@ -43,21 +43,31 @@ def show(job: Job, root: Path) -> None:
             f"({', '.join(f'{n} {s}' for s, n in splits.items() if n)})"
         )
         tasks = -(-stage.samples // stage.samples_per_task)
-        table.add_row("render", what, str(tasks), size(stage.samples * mpx * 1e6 * BYTES_PER_PIXEL), f"about {seconds(time)}")
+        table.add_row(
+            "render", what, str(tasks), size(stage.samples * mpx * 1e6 * BYTES_PER_PIXEL), f"about {seconds(time)}"
+        )
         total += time
     if job.curate:
         from curation.sources import count
 
         n_inputs, n_bytes = count(job.curate, root)
         time = n_inputs * PHOTO_S / cores + 10
-        table.add_row("curate", f"{n_inputs} inputs, detector {job.curate.detector.kind}", "", f"up to {size(n_bytes)}", f"about {seconds(time)}")
+        table.add_row(
+            "curate",
+            f"{n_inputs} inputs, detector {job.curate.detector.kind}",
+            "",
+            f"up to {size(n_bytes)}",
+            f"about {seconds(time)}",
+        )
         total += time
     trained: list[tuple[str, PretrainStage | FinetuneStage]] = [("pretrain", job.pretrain)] if job.pretrain else []
     trained += [(f"finetune {f.name}", f) for f in job.finetune]
     for name, section in trained:
         mpx = section.width * section.height / 1e6
         time = section.optim.steps * section.optim.batch * mpx * TRAIN_S_PER_MPX[section.model] / cores
-        what = f"{section.model}, {section.width}x{section.height}, {section.optim.steps} steps of {section.optim.batch}"
+        what = (
+            f"{section.model}, {section.width}x{section.height}, {section.optim.steps} steps of {section.optim.batch}"
+        )
         table.add_row(name, what, "", "", f"about {seconds(time)}")
         total += time
     for name in ("evaluate", "report"):

@@ -1,4 +1,6 @@
-"""A stage's settings and inputs -> its digest, frozen in the stage folder at first start; a changed stage stops the run."""
+"""A stage's settings and inputs -> its digest, frozen in the stage folder at first start; a changed stage stops the
+run.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,13 @@ from manifests.errors import JobError, StorageError
 from manifests.job import Model, digest_fields, stage_digest
 
 
-def freeze(folder: Path, stage: Model, inputs: list[tuple[str, str]], engine: str = "", upstream: tuple[str, ...] = ()) -> str:
+def freeze(
+    folder: Path, stage: Model, inputs: list[tuple[str, str]], engine: str = "", upstream: tuple[str, ...] = ()
+) -> str:
     """The stage's digest. Writes ``inputs.parquet`` and ``stage.json`` at first start and compares later.
 
-    ``inputs``: (id, sha256) rows. ``engine``: name and version of what makes the bytes. Raises JobError naming the changed
+    ``inputs``: (id, sha256) rows. ``engine``: name and version of what makes the bytes. Raises JobError naming the
+    changed
     fields when ``folder`` holds another stage.
     """
     inputs = sorted(inputs)
@@ -45,24 +50,26 @@ def freeze(folder: Path, stage: Model, inputs: list[tuple[str, str]], engine: st
         fresh.write_text(json.dumps(now, indent=1))
         fresh.replace(path)
     except OSError as error:
-        raise StorageError(f"stage folder {folder}: {error.strerror}; free space or choose another `runs` folder") from None
+        raise StorageError(
+            f"stage folder {folder}: {error.strerror}; free space or choose another `runs` folder"
+        ) from None
     return digest
 
 
 def _changes(folder: Path, was: dict[str, Any], now: dict[str, Any], inputs: list[tuple[str, str]]) -> str:
-    parts = [
-        f"{path} was {_short(a)}, is {_short(b)}" for path, a, b in _walk("", was["fields"], now["fields"])
-    ]
+    parts = [f"{path} was {_short(a)}, is {_short(b)}" for path, a, b in _walk("", was["fields"], now["fields"])]
     if was["engine"] != now["engine"]:
         parts.append(f"renderer was {was['engine']}, is {now['engine']}")
     if was["inputs"] != now["inputs"]:
         old = {row["id"]: row["sha256"] for row in pq.read_table(folder / "inputs.parquet").to_pylist()}
         new = dict(inputs)
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-        parts.append(f"inputs changed: {', '.join(changed[:5])}" + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""))
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        parts.append(f"inputs changed: {', '.join(changed[:5])}{more}")
     if was["upstream"] != now["upstream"]:
         parts.append("the data it reads changed")
-    return f"{folder} holds another version of this stage: {'; '.join(parts)}. Give the job a new `name`, or delete the folder."
+    mend = "Give the job a new `name`, or delete the folder."
+    return f"{folder} holds another version of this stage: {'; '.join(parts)}. {mend}"
 
 
 def _walk(path: str, a: Any, b: Any) -> list[tuple[str, Any, Any]]:

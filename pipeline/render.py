@@ -1,4 +1,6 @@
-"""A render stage -> a dataset folder: hands tasks to Blender workers, watches them, replaces them, folds their receipts."""
+"""A render stage -> a dataset folder: hands tasks to Blender workers, watches them, replaces them, folds their
+receipts.
+"""
 
 from __future__ import annotations
 
@@ -177,8 +179,12 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
         finally:
             _fold_quietly(fold, events)
     done = Counter(status.values())
-    result = {"done": done["done"], "rejected": done["rejected"], "failed": done["failed"],
-              "seconds": round(time.monotonic() - started, 1)}
+    result = {
+        "done": done["done"],
+        "rejected": done["rejected"],
+        "failed": done["failed"],
+        "seconds": round(time.monotonic() - started, 1),
+    }
     events.emit("stage_finished", stage="render", **result)
     return result
 

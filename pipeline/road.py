@@ -30,7 +30,8 @@ def drive(job: Job, root: Path, only: str | None, address: str | None, retry_fai
         run.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(run).free
         if free < MIN_FREE_BYTES:
-            raise StorageError(f"run folder {run}: {free / 2**20:.0f} MB free, at least {MIN_FREE_BYTES / 2**20:.0f} MB needed; free space")
+            need = f"at least {MIN_FREE_BYTES / 2**20:.0f} MB needed; free space"
+            raise StorageError(f"run folder {run}: {free / 2**20:.0f} MB free, {need}")
         (run / "job.yaml").write_text(dump(job))
     except OSError as error:
         raise StorageError(f"run folder {run}: {error.strerror}; free space or choose another `runs` folder") from None
@@ -42,11 +43,16 @@ def drive(job: Job, root: Path, only: str | None, address: str | None, retry_fai
         result = _stage(stage, job, run, root, address, retry_failed, events)
         failures += int(result.get("failed", 0))
     events.emit("run_finished", seconds=round(time.monotonic() - started, 1), failures=failures)
-    console.print(f"done in {seconds(time.monotonic() - started)}" + (f", {failures} failed samples (named in {run}/events.jsonl)" if failures else ""))
+    console.print(
+        f"done in {seconds(time.monotonic() - started)}"
+        + (f", {failures} failed samples (named in {run}/events.jsonl)" if failures else "")
+    )
     return FAILURES if failures else DONE
 
 
-def _stage(stage: str, job: Job, run: Path, root: Path, address: str | None, retry_failed: bool, events: Events) -> dict[str, Any]:
+def _stage(
+    stage: str, job: Job, run: Path, root: Path, address: str | None, retry_failed: bool, events: Events
+) -> dict[str, Any]:
     """One stage; the imports are here so that a node without Blender or Ray can run the others."""
     console.print(f"[bold]{stage}[/bold]")
     result: dict[str, Any] = {}
@@ -92,7 +98,9 @@ def _wanted(job: Job, only: str | None) -> list[str]:
 
 
 def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None:
-    """Every `data` and `init` of the wanted stages must exist or be made before; raises JobError, all mistakes at once."""
+    """Every `data` and `init` of the wanted stages must exist or be made before; raises JobError, all mistakes at
+    once.
+    """
     problems = []
     readers: list[tuple[str, list[str]]] = []
     if job.pretrain and "pretrain" in wanted:
@@ -105,22 +113,27 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
         for name in names:
             made = name in ("render", "curate") and (name in wanted or (run / name / "manifest").is_dir())
             if not made and not (root / name / "manifest").is_dir():
-                problems.append(f"{where}.data: \"{name}\": neither a stage of this run nor a dataset folder")
+                problems.append(f'{where}.data: "{name}": neither a stage of this run nor a dataset folder')
     if "finetune" in wanted:
         for i, finetune in enumerate(job.finetune):
-            given = finetune.init == "random" or (finetune.init == "pretrain" and ("pretrain" in wanted or (run / "pretrain").is_dir()))
+            trained = "pretrain" in wanted or (run / "pretrain").is_dir()
+            given = finetune.init == "random" or (finetune.init == "pretrain" and trained)
             if not given and not (root / finetune.init).is_file():
-                problems.append(f"finetune.{i}.init: \"{finetune.init}\": expected `pretrain` (with that section), `random` or a checkpoint file")
+                expected = "expected `pretrain` (with that section), `random` or a checkpoint file"
+                problems.append(f'finetune.{i}.init: "{finetune.init}": {expected}')
     if job.curate and "curate" in wanted:
         for i, source in enumerate(job.curate.sources):
             if source.path != "bundled" and not (root / source.path).exists():
-                problems.append(f"curate.sources.{i}.path: \"{source.path}\": no such folder (looked in {root})")
+                problems.append(f'curate.sources.{i}.path: "{source.path}": no such folder (looked in {root})')
     if problems:
         raise JobError(problems)
 
 
 def _resolved(job: Job, root: Path) -> Job:
-    """The job with data and checkpoint paths made absolute, so that the trainer needs no knowledge of the job file's place."""
+    """The job with data and checkpoint paths made absolute, so that the trainer needs no knowledge of the job file's
+    place.
+    """
+
     def path(name: str) -> str:
         return name if name in ("render", "curate", "pretrain", "random") else str((root / name).resolve())
 

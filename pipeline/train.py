@@ -1,4 +1,6 @@
-"""A training stage -> checkpoints and metrics: starts `python -m training` beside the run and passes its exit code on."""
+"""A training stage -> checkpoints and metrics: starts `python -m training` beside the run and passes its exit code
+on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def train(run: Path, stage: str) -> None:
     KeyboardInterrupt or MaquetteError by the process's exit code; the reason is on the process's own stderr.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
-    code = subprocess.run([sys.executable, "-m", "training", str(run), "--stage", stage], env=environment, check=False).returncode
+    code = subprocess.run(
+        [sys.executable, "-m", "training", str(run), "--stage", stage], env=environment, check=False
+    ).returncode
     if code == DONE:
         return
     if code in (INTERRUPTED, -2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -26,7 +27,7 @@ def start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 512 * 2**20}
-    ray.init(address=address, logging_level="ERROR", log_to_driver=False, **local)
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
 
 
 def check_shared(folder: Path) -> None:
@@ -41,7 +42,9 @@ def check_shared(folder: Path) -> None:
             strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             sees, name = ray.get(_sees.options(scheduling_strategy=strategy).remote(str(token)))
             if not sees:
-                raise InputError(f"run folder {folder}: node {name} cannot see it; put `runs` on storage that all nodes share")
+                raise InputError(
+                    f"run folder {folder}: node {name} cannot see it; put `runs` on storage that all nodes share"
+                )
     finally:
         token.unlink(missing_ok=True)
 

@@ -24,7 +24,8 @@ class Material:
     metallic: float = 0.0
     subsurface: float = 0.0
     specular: float = 0.5
-    # "opaque", "cutout" (the texture's alpha against alpha_threshold) or "blend" (colour only: the ray casts see through it).
+    # "opaque", "cutout" (the texture's alpha against alpha_threshold) or "blend" (colour only: the ray casts see
+    # through it).
     alpha_mode: str = "opaque"
     alpha_threshold: float = 0.5
     bump: float = 0.0
@@ -35,7 +36,8 @@ class Material:
 class Mesh:
     """Triangles with per-corner attributes.
 
-    ``vertices``: (V, 3) float32 world metres. ``faces``: (F, 3) int32. ``corner_normals``: (F, 3, 3) float32 unit, world.
+    ``vertices``: (V, 3) float32 world metres. ``faces``: (F, 3) int32. ``corner_normals``: (F, 3, 3) float32 unit,
+    world.
     ``uv``: (F, 3, 2) float32 or None, v up (Blender's). ``material_index``: (F,) int32 into ``materials``.
     ``part``: (F,) uint8 Sapiens2 class per face, or None.
     """

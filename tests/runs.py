@@ -39,7 +39,7 @@ def figure(path: Path, height: float = 1.7, seed: int = 0) -> Path:
 
 
 def job(folder: Path, name: str = "run", **render: Any) -> Path:
-    """Write figures and a job that renders them at 96x128 with 1 sample into ``folder``/runs; returns the job's path."""
+    """Write figures and a job that renders them at 96x128, 1 sample, into ``folder``/runs; returns the job's path."""
     for i in range(3):
         path = folder / "scans" / f"figure{i}.obj"
         if not path.exists():
@@ -65,8 +65,14 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     """`maquette ARGUMENTS` as a process in its own session, stderr and stdout together."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200", "NO_COLOR": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)], cwd=ROOT, text=True, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, **options,
+        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        **options,
     )
 
 

@@ -24,12 +24,18 @@ def test_ready_made_jobs_are_valid_and_survive_a_round_trip():
     [
         ({"name": "x", "rendr": {}}, "rendr: unknown key; did you mean `render`?"),
         ({"name": "x", "render": {"sampels": 3}}, "render.sampels: unknown key; did you mean `samples`?"),
-        ({"name": "x", "render": {"engine": {"denoizer": "fast"}}}, "render.engine.denoizer: unknown key; did you mean `denoiser`?"),
+        (
+            {"name": "x", "render": {"engine": {"denoizer": "fast"}}},
+            "render.engine.denoizer: unknown key; did you mean `denoiser`?",
+        ),
         ({"name": "x", "render": {"assets": [{"source": "anny", "coun": 3}]}}, "did you mean `count`?"),
         ({"name": "x", "render": {"width": "wide"}}, 'render.width: "wide": input should be a valid integer'),
         ({"name": "x", "render": {"splits": {"train": 0.9}}}, "shares must add up to 1, got 1.2"),
         ({"name": "x", "curate": {}}, "curate.sources: missing"),
-        ({"name": "x", "curate": {"sources": [{"path": "a"}], "detector": {"kind": "onnx"}}}, "detector onnx needs `weights`"),
+        (
+            {"name": "x", "curate": {"sources": [{"path": "a"}], "detector": {"kind": "onnx"}}},
+            "detector onnx needs `weights`",
+        ),
         ({"name": "../x"}, "name: "),
         ({"name": "x", "finetune": [{"name": "a", "task": "depth"}] * 2}, "finetune names must be unique"),
     ],
