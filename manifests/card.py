@@ -46,7 +46,9 @@ def _view(folder: Path, shards: list[str]) -> None:
 def _card(manifest: dict[str, Any]) -> str:
     files = "\n".join(f"  - {s['path']}" for s in manifest["shards"]) or "  []"
     arrow_type = schema(manifest["kind"])
-    fields = "\n".join(f"| `{f.name}` | {arrow_type.field(f.name).type} | {f.meaning} |" for f in KINDS[manifest["kind"]])
+    fields = "\n".join(
+        f"| `{f.name}` | {arrow_type.field(f.name).type} | {f.meaning} |" for f in KINDS[manifest["kind"]]
+    )
     counts = ", ".join(f"{v} {k}" for k, v in sorted(manifest["counts"].items()))
     licences = "\n".join(f"- {k}: {v} rows" for k, v in sorted(manifest["licences"].items())) or "- none stated"
     return f"""---
@@ -55,7 +57,7 @@ configs:
   data_files:
   - split: train
     path:
-{files.replace('  - ', '    - ')}
+{files.replace("  - ", "    - ")}
 ---
 
 # {manifest["kind"].capitalize()} samples

@@ -225,7 +225,9 @@ def unsealed(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError):
         raise ShardError(f"{path}: not readable as JSON with a sha256; run `maquette verify` on its dataset") from None
     if hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() != said:
-        raise ShardError(f"{path}: its sha256 does not match; the file was altered. Restore or delete it to redo the task")
+        raise ShardError(
+            f"{path}: its sha256 does not match; the file was altered. Restore or delete it to redo the task"
+        )
     return {**body, "sha256": said}
 
 

@@ -29,7 +29,9 @@ class Dataset:
         self.folder = Path(folder)
         manifest = newest_manifest(self.folder)
         if manifest is None:
-            raise InputError(f"{self.folder}: no dataset here (no manifest/); give a folder such as runs/quickstart/render")
+            raise InputError(
+                f"{self.folder}: no dataset here (no manifest/); give a folder such as runs/quickstart/render"
+            )
         self.manifest: dict[str, Any] = manifest
         self.kind: str = manifest["kind"]
         self.labels: list[dict[str, Any]] = pq.read_table(self.folder / manifest["index"]).to_pylist()

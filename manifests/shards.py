@@ -167,7 +167,9 @@ class ShardWriter:
             rows += batch.num_rows
             last = batch.slice(batch.num_rows - 1).to_pylist()[0]
         if rows != self._rows or last is None:
-            raise ShardError(f"shard of task {self._task_id}: wrote {self._rows} rows, read back {rows}; check the disk")
+            raise ShardError(
+                f"shard of task {self._task_id}: wrote {self._rows} rows, read back {rows}; check the disk"
+            )
         if self._kind == "rendered":
             sample_of(last)
 
@@ -224,7 +226,9 @@ def storage(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"{path}: {reason}; finished work is kept: free space or mend the storage, then run again") from None
+        raise StorageError(
+            f"{path}: {reason}; finished work is kept: free space or mend the storage, then run again"
+        ) from None
 
 
 def fsync_folder(folder: Path) -> None:
