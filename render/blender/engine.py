@@ -1,0 +1,248 @@
+"""A Scene of plain arrays -> Cycles' beauty and its sample-0 depth and index passes, in one long-lived bpy process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+import OpenEXR
+
+from manifests.errors import RenderError
+from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matrix_world
+from manifests.job import Engine
+from render.blender.materials import build_material
+from render.scene import Camera, Lighting, PersonMesh, Scene
+
+# What Blender only prints; a frame that comes with one of these is not to be trusted.
+FATAL = re.compile(r"Error: (?!Python)|Unable to (?:open|load)|SVM stack|out of memory|Missing image|failed to load", re.I)
+DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("FAST", "BALANCED"), "high": ("ACCURATE", "HIGH")}
+# Our name -> the pass's names in 4.5 and 5.0.
+PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "Object Index")}
+MISS_M = 1e9
+
+
+@dataclasses.dataclass
+class Frame:
+    """One Cycles render at full size, zero outside the border. H rows, W columns.
+
+    ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent. ``depth``: (H, W) float32 planar z in metres,
+    0 where missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender printed.
+    """
+
+    rgba: np.ndarray
+    depth: np.ndarray
+    index: np.ndarray
+    log: str
+
+
+class BlenderEngine:
+    """Renders scenes one after another; every data-block is removed between frames (bpy keeps what one forgets).
+
+    ``threads``: fixed thread count. ``scratch``: folder for the pass file, best in memory.
+    """
+
+    version = bpy.app.version_string
+
+    def __init__(self, settings: Engine, threads: int, scratch: Path) -> None:
+        self._settings = settings
+        self._exr = scratch / f"passes-{os.getpid()}.exr"
+        scratch.mkdir(parents=True, exist_ok=True)
+        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+        bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+        self._configure(threads)
+
+    def render(self, scene: Scene, border: tuple[int, int, int, int] | None) -> Frame:
+        """Render ``scene``; ``border``: x0, y0, x1, y1 px (half open) outside which nothing is traced, or None for all.
+
+        Raises RenderError with Blender's own words.
+        """
+        with captured() as log:
+            try:
+                self._build(scene, border)
+                bpy.ops.render.render(write_still=True, scene=bpy.context.scene.name)
+                passes = read_passes(self._exr)
+            except RuntimeError as error:
+                raise RenderError("", f"Blender: {error}".strip()) from None
+            finally:
+                self._clear()
+                self._exr.unlink(missing_ok=True)
+            printed = log()
+        if FATAL.search(printed):
+            raise RenderError("", "Blender said: " + "; ".join(x for x in printed.splitlines() if FATAL.search(x))[:800])
+        depth = passes["Depth"][..., 0]
+        hit = (depth > 0) & (depth < MISS_M)
+        index = np.where(hit, np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
+        return Frame(passes["Combined"], np.where(hit, depth, 0), index, printed)
+
+    def _configure(self, threads: int) -> None:
+        scene, s = bpy.context.scene, self._settings
+        render, cycles = scene.render, scene.cycles
+        render.engine = "CYCLES"
+        cycles.device = "CPU"
+        render.threads_mode, render.threads = "FIXED", threads
+        cycles.samples, cycles.use_adaptive_sampling = s.samples, False
+        cycles.use_light_tree = False
+        cycles.max_bounces = s.max_bounces
+        cycles.diffuse_bounces = cycles.glossy_bounces = cycles.transmission_bounces = s.max_bounces
+        cycles.transparent_max_bounces = 16
+        cycles.caustics_reflective = cycles.caustics_refractive = False
+        cycles.use_denoising = s.denoiser != "none"
+        if s.denoiser != "none":
+            cycles.denoiser = "OPENIMAGEDENOISE"
+            cycles.denoising_prefilter, cycles.denoising_quality = DENOISER[s.denoiser]
+            cycles.denoising_use_gpu = False
+        render.film_transparent = True
+        render.use_persistent_data = False
+        render.use_compositing = render.use_sequencer = False
+        render.resolution_percentage = 100
+        render.use_file_extension = False
+        layer = scene.view_layers[0]
+        layer.use_pass_z = layer.use_pass_object_index = True
+        image = render.image_settings
+        image.file_format = "OPEN_EXR_MULTILAYER"
+        image.color_mode, image.color_depth, image.exr_codec = "RGBA", "32", "NONE"
+        # Blender 5 writes multi-part files unless told otherwise; one part is what the reader below expects.
+        if hasattr(image, "use_exr_interleave"):
+            image.use_exr_interleave = True
+        render.filepath = str(self._exr)
+
+    def _build(self, scene: Scene, border: tuple[int, int, int, int] | None) -> None:
+        blender = bpy.context.scene
+        blender.cycles.seed = scene.seed & 0x7FFFFFFF
+        for i, person in enumerate(scene.people):
+            obj = build_person(person)
+            obj.pass_index = i + 1
+            blender.collection.objects.link(obj)
+        build_camera(scene.camera)
+        build_world(scene.lighting)
+        width, height = scene.camera.width, scene.camera.height
+        blender.render.use_border = border is not None
+        blender.render.use_crop_to_border = False
+        if border is not None:
+            x0, y0, x1, y1 = border
+            r = blender.render
+            r.border_min_x, r.border_max_x = x0 / width, x1 / width
+            r.border_min_y, r.border_max_y = 1 - y1 / height, 1 - y0 / height
+
+    def _clear(self) -> None:
+        """Remove every data-block a frame made."""
+        blender = bpy.context.scene
+        blender.camera = None
+        blender.world = None
+        for kind in ("objects", "meshes", "cameras", "materials", "images", "worlds", "textures", "lights", "node_groups"):
+            blocks = getattr(bpy.data, kind)
+            blocks_to_go = [b for b in blocks if not (kind == "images" and b.type in ("RENDER_RESULT", "COMPOSITING"))]
+            bpy.data.batch_remove(blocks_to_go)
+
+
+def build_person(person: PersonMesh) -> Any:
+    """A Blender object with exactly the triangles, corner normals and uv of ``person.mesh``."""
+    m = person.mesh
+    n_faces = len(m.faces)
+    mesh = bpy.data.meshes.new(person.identity_id)
+    mesh.vertices.add(len(m.vertices))
+    mesh.vertices.foreach_set("co", np.ascontiguousarray(m.vertices, np.float32).ravel())
+    mesh.loops.add(n_faces * 3)
+    mesh.loops.foreach_set("vertex_index", np.ascontiguousarray(m.faces, np.int32).ravel())
+    mesh.polygons.add(n_faces)
+    mesh.polygons.foreach_set("loop_start", np.arange(0, n_faces * 3, 3, dtype=np.int32))
+    mesh.polygons.foreach_set("material_index", np.ascontiguousarray(m.material_index, np.int32))
+    if m.uv is not None:
+        layer = mesh.uv_layers.new(name="uv")
+        layer.uv.foreach_set("vector", np.ascontiguousarray(m.uv, np.float32).ravel())
+    for material in m.materials:
+        mesh.materials.append(build_material(material))
+    mesh.update(calc_edges=True)
+    mesh.shade_smooth()
+    mesh.normals_split_custom_set(np.ascontiguousarray(m.corner_normals, np.float32).reshape(-1, 3))
+    if len(mesh.polygons) != n_faces:
+        raise RenderError("", f"{person.identity_id}: Blender kept {len(mesh.polygons)} of {n_faces} faces")
+    return bpy.data.objects.new(person.identity_id, mesh)
+
+
+def build_camera(camera: Camera) -> None:
+    """Make ``camera`` the scene's camera: pose, lens, shift, resolution and pixel aspect."""
+    blender = bpy.context.scene
+    data = bpy.data.cameras.new("camera")
+    obj = bpy.data.objects.new("camera", data)
+    blender.collection.objects.link(obj)
+    blender.camera = obj
+    intrinsics = blender_intrinsics(camera.K, camera.width, camera.height)
+    data.sensor_fit, data.sensor_width = "HORIZONTAL", BLENDER_SENSOR_MM
+    data.lens = intrinsics["lens_mm"]
+    data.shift_x, data.shift_y = intrinsics["shift_x"], intrinsics["shift_y"]
+    data.clip_start, data.clip_end = 0.01, 1000.0
+    render = blender.render
+    render.resolution_x, render.resolution_y = camera.width, camera.height
+    render.pixel_aspect_x, render.pixel_aspect_y = intrinsics["aspect_x"], intrinsics["aspect_y"]
+    from mathutils import Matrix
+
+    obj.matrix_world = Matrix(blender_matrix_world(camera.world_to_camera).tolist())
+
+
+def build_world(lighting: Lighting) -> None:
+    """Light the scene by an equirectangular map, turned by its yaw."""
+    world = bpy.data.worlds.new("world")
+    bpy.context.scene.world = world
+    world.use_nodes = True
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    nodes.clear()
+    coordinates, mapping = nodes.new("ShaderNodeTexCoord"), nodes.new("ShaderNodeMapping")
+    environment, background = nodes.new("ShaderNodeTexEnvironment"), nodes.new("ShaderNodeBackground")
+    output = nodes.new("ShaderNodeOutputWorld")
+    environment.image = bpy.data.images.load(lighting.path)
+    environment.image.colorspace_settings.name = "Linear Rec.709"
+    # A lookup is turned the other way round so that the map itself turns counter-clockwise.
+    mapping.inputs["Rotation"].default_value = (0.0, 0.0, -np.radians(lighting.yaw_deg))
+    background.inputs["Strength"].default_value = lighting.strength
+    links.new(coordinates.outputs["Generated"], mapping.inputs["Vector"])
+    links.new(mapping.outputs["Vector"], environment.inputs["Vector"])
+    links.new(environment.outputs["Color"], background.inputs["Color"])
+    links.new(background.outputs["Background"], output.inputs["Surface"])
+
+
+def read_passes(path: Path) -> dict[str, np.ndarray]:
+    """pass name -> (H, W, C) float32 from a one-part multilayer EXR. Raises RenderError naming a pass that is absent."""
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        channels = {name: channel.pixels for name, channel in file.channels().items()}
+    found: dict[str, np.ndarray] = {}
+    for full_name, pixels in channels.items():
+        _, pass_name, letter = full_name.split(".", 2) if full_name.count(".") >= 2 else ("", full_name, "")
+        for ours, names in PASSES.items():
+            if pass_name in names:
+                order = "RGBA" if ours == "Combined" else letter
+                plane = found.setdefault(ours, np.zeros((*pixels.shape, len(order)), np.float32))
+                plane[..., order.index(letter)] = pixels
+    missing = [p for p in PASSES if p not in found]
+    if missing:
+        raise RenderError("", f"pass {', '.join(missing)} missing from Blender's EXR; it holds {sorted(channels)}")
+    return found
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[Any]:
+    """Catch what native code writes to file descriptors 1 and 2; yields a function that returns it."""
+    with tempfile.TemporaryFile() as sink:
+        saved = os.dup(1), os.dup(2)
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+
+        def text() -> str:
+            sink.flush()
+            return os.pread(sink.fileno(), 2**20, 0).decode(errors="replace")
+
+        try:
+            yield text
+        finally:
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])

@@ -1,0 +1,82 @@
+"""render.scene.Material -> a Blender node material: Principled surface, image textures from arrays, cutout, bump."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+import numpy as np
+
+from render.scene import Material
+
+
+def build_material(material: Material) -> Any:
+    """A Blender material; textures become packed images, row 0 at the bottom as Blender keeps them."""
+    made = bpy.data.materials.new(material.name)
+    made.use_nodes = True
+    nodes, links = made.node_tree.nodes, made.node_tree.links
+    nodes.clear()
+    output, shader = nodes.new("ShaderNodeOutputMaterial"), nodes.new("ShaderNodeBsdfPrincipled")
+    inputs = shader.inputs
+    inputs["Base Color"].default_value = (*material.base_color, 1.0)
+    inputs["Roughness"].default_value = material.roughness
+    inputs["Metallic"].default_value = material.metallic
+    inputs["Specular IOR Level"].default_value = material.specular
+    if material.subsurface > 0:
+        inputs["Subsurface Weight"].default_value = material.subsurface
+        # Mean free paths of skin, red reaching deepest; metres.
+        inputs["Subsurface Radius"].default_value = (0.010, 0.0035, 0.002)
+        inputs["Subsurface Scale"].default_value = 1.0
+    surface = shader.outputs["BSDF"]
+    if material.base_color_texture is not None:
+        colour = _texture(nodes, f"{material.name} colour", material.base_color_texture, "sRGB")
+        links.new(colour.outputs["Color"], inputs["Base Color"])
+        if material.alpha_mode != "opaque":
+            surface = _see_through(nodes, links, material, colour.outputs["Alpha"], surface)
+    if material.roughness_texture is not None:
+        rough = _texture(nodes, f"{material.name} roughness", material.roughness_texture, "Non-Color")
+        links.new(rough.outputs["Color"], inputs["Roughness"])
+    if material.normal_texture is not None:
+        image = _texture(nodes, f"{material.name} normal", material.normal_texture, "Non-Color")
+        normal_map = nodes.new("ShaderNodeNormalMap")
+        links.new(image.outputs["Color"], normal_map.inputs["Color"])
+        links.new(normal_map.outputs["Normal"], inputs["Normal"])
+    elif material.bump > 0:
+        noise, bump = nodes.new("ShaderNodeTexNoise"), nodes.new("ShaderNodeBump")
+        coordinates = nodes.new("ShaderNodeTexCoord")
+        noise.inputs["Scale"].default_value = material.bump_scale
+        bump.inputs["Strength"].default_value = material.bump
+        bump.inputs["Distance"].default_value = 0.002
+        links.new(coordinates.outputs["Object"], noise.inputs["Vector"])
+        links.new(noise.outputs["Fac"], bump.inputs["Height"])
+        links.new(bump.outputs["Normal"], inputs["Normal"])
+    links.new(surface, output.inputs["Surface"])
+    return made
+
+
+def _see_through(nodes: Any, links: Any, material: Material, alpha: Any, surface: Any) -> Any:
+    """Mix with transparency by the texture's alpha; a cutout is cut hard, so that Cycles' data passes stay deterministic."""
+    mix, clear = nodes.new("ShaderNodeMixShader"), nodes.new("ShaderNodeBsdfTransparent")
+    if material.alpha_mode == "cutout":
+        cut = nodes.new("ShaderNodeMath")
+        cut.operation = "GREATER_THAN"
+        cut.inputs[1].default_value = material.alpha_threshold
+        links.new(alpha, cut.inputs[0])
+        alpha = cut.outputs[0]
+    links.new(alpha, mix.inputs["Fac"])
+    links.new(clear.outputs["BSDF"], mix.inputs[1])
+    links.new(surface, mix.inputs[2])
+    return mix.outputs["Shader"]
+
+
+def _texture(nodes: Any, name: str, pixels: np.ndarray, colour_space: str) -> Any:
+    """An image node holding ``pixels`` (h, w, 4) uint8, row 0 at the top."""
+    height, width = pixels.shape[:2]
+    image = bpy.data.images.new(name, width, height, alpha=True)
+    image.colorspace_settings.name = colour_space
+    image.alpha_mode = "CHANNEL_PACKED"
+    image.pixels.foreach_set((pixels[::-1].astype(np.float32) / 255).ravel())
+    image.update()
+    node = nodes.new("ShaderNodeTexImage")
+    node.image = image
+    return node
