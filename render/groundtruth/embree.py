@@ -1,0 +1,218 @@
+"""People and a camera -> exact depth, normal, instance and part at every pixel centre, by Embree ray casts.
+
+The meshes are moved into the camera frame in float64 first, so rays start at the exact origin; the triangle that Embree
+names is intersected again in float64. Legend: N rays, F triangles, H rows, W columns. Camera frame: OpenCV, metres.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+
+from manifests.frames import camera_rays, to_camera
+from render.scene import Camera, Material, PersonMesh
+
+# Layers of cut-out hair or cloth a ray may pass before it counts as stopped.
+MAX_LAYERS = 8
+# A ray goes on this far behind a layer it saw through: above float32 spacing at 10 m, below any cloth's thickness.
+LAYER_STEP_M = 2e-5
+UNLABELLED = 255
+
+
+@dataclasses.dataclass
+class Truth:
+    """``depth``: (H, W) float32 planar metres. ``normal``: (H, W, 3) float32 unit, camera frame. ``mask``: (H, W) uint8, person + 1.
+
+    ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. All 0 where nothing is hit.
+    """
+
+    depth: np.ndarray
+    normal: np.ndarray
+    mask: np.ndarray
+    segmentation: np.ndarray | None
+
+
+class Caster:
+    """The people of one frame as one Embree scene in the camera frame."""
+
+    def __init__(self, people: list[PersonMesh], world_to_camera: np.ndarray) -> None:
+        self._people = people
+        self._triangles = np.concatenate(
+            [to_camera(p.mesh.vertices.astype(np.float64), world_to_camera)[p.mesh.faces] for p in people]
+        )
+        rotation = world_to_camera[:3, :3]
+        self._corner_normals = np.concatenate([p.mesh.corner_normals.astype(np.float64) @ rotation.T for p in people])
+        counts = [len(p.mesh.faces) for p in people]
+        self.person = np.repeat(np.arange(len(people)), counts)
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+        self._scene = EmbreeScene()
+        TriangleMesh(self._scene, np.ascontiguousarray(self._triangles, np.float32))
+
+    def first_hits(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First opaque surface along rays from the camera: face, planar z, barycentric weights.
+
+        ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64 metres,
+        (N, 3) float64 weights. Layers whose material is "blend", or "cutout" below its threshold, are seen through.
+        """
+        n = len(directions)
+        face, z, weights = np.full(n, -1), np.zeros(n), np.zeros((n, 3))
+        alive, start = np.arange(n), np.zeros(n)
+        for _ in range(MAX_LAYERS):
+            d = directions[alive]
+            origins = (d * start[alive, None]).astype(np.float32)
+            hit = self._scene.run(origins, d.astype(np.float32), query="INTERSECT").astype(np.int64)
+            alive, d, hit = alive[hit >= 0], d[hit >= 0], hit[hit >= 0]
+            if not len(alive):
+                break
+            hit_z, hit_weights = self._intersect(hit, d)
+            solid = self._solid(hit, hit_weights)
+            done = alive[solid]
+            face[done], z[done], weights[done] = hit[solid], hit_z[solid], hit_weights[solid]
+            start[alive] = hit_z + LAYER_STEP_M
+            alive = alive[~solid]
+            if not len(alive):
+                break
+        return face, z, weights
+
+    def normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(N, 3) float64 unit interpolated vertex normals, camera frame; turned round where a sheet is seen from behind."""
+        n = np.einsum("nk,nkc->nc", weights, self._corner_normals[face])
+        length = np.linalg.norm(n, axis=1, keepdims=True)
+        geometric = self._geometric(face)
+        n = np.where(length > 1e-9, n / np.maximum(length, 1e-9), geometric / np.linalg.norm(geometric, axis=1)[:, None])
+        # Behind means behind the triangle itself and its winding, which the vertex normals follow.
+        winding = np.einsum("nc,nc->n", geometric, np.einsum("nkc->nc", self._corner_normals[face]))
+        facing = np.einsum("nc,nc->n", geometric, directions) * np.where(winding < 0, -1.0, 1.0)
+        return np.where((facing > 0)[:, None], -n, n)
+
+    def parts(self, face: np.ndarray) -> np.ndarray:
+        """(N,) uint8 class of each face, 255 where its mesh carries none."""
+        labels = [
+            p.mesh.part if p.mesh.part is not None else np.full(len(p.mesh.faces), UNLABELLED, np.uint8) for p in self._people
+        ]
+        return np.concatenate(labels)[face]
+
+    def _geometric(self, face: np.ndarray) -> np.ndarray:
+        t = self._triangles[face]
+        return np.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])
+
+    def _intersect(self, face: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Planar z (N,) and barycentric weights (N, 3) of rays ``d`` from the origin with triangles ``face``, in float64."""
+        t = self._triangles[face]
+        a, edge1, edge2 = t[:, 0], t[:, 1] - t[:, 0], t[:, 2] - t[:, 0]
+        normal = np.cross(edge1, edge2)
+        denominator = np.einsum("nc,nc->n", normal, d)
+        denominator = np.where(np.abs(denominator) < 1e-30, 1e-30, denominator)
+        z = np.einsum("nc,nc->n", normal, a) / denominator
+        p = d * z[:, None] - a
+        d11, d12, d22 = (np.einsum("nc,nc->n", x, y) for x, y in ((edge1, edge1), (edge1, edge2), (edge2, edge2)))
+        p1, p2 = np.einsum("nc,nc->n", p, edge1), np.einsum("nc,nc->n", p, edge2)
+        area = np.maximum(d11 * d22 - d12 * d12, 1e-30)
+        v, w = (d22 * p1 - d12 * p2) / area, (d11 * p2 - d12 * p1) / area
+        weights = np.clip(np.stack([1 - v - w, v, w], axis=1), 0, 1)
+        return z, weights / weights.sum(axis=1, keepdims=True)
+
+    def _solid(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N,) bool: which hits stop a ray."""
+        solid = np.ones(len(face), bool)
+        for i, person in enumerate(self._people):
+            m = person.mesh
+            if all(x.alpha_mode == "opaque" for x in m.materials):
+                continue
+            mine = np.flatnonzero(self.person[face] == i)
+            local = face[mine] - self._first[i]
+            for k, material in enumerate(m.materials):
+                on = m.material_index[local] == k
+                if material.alpha_mode == "blend":
+                    solid[mine[on]] = False
+                elif material.alpha_mode == "cutout" and m.uv is not None and material.base_color_texture is not None:
+                    uv = np.einsum("nk,nkc->nc", weights[mine[on]], m.uv[local[on]])
+                    solid[mine[on]] = alpha_at(material, uv) > material.alpha_threshold
+        return solid
+
+
+def alpha_at(material: Material, uv: np.ndarray) -> np.ndarray:
+    """(N,) float alpha in [0, 1] of the base colour texture at (N, 2) uv, v up, repeating, bilinear as Cycles reads it."""
+    assert material.base_color_texture is not None
+    alpha = material.base_color_texture[..., 3].astype(np.float32) / 255
+    height, width = alpha.shape
+    x = np.mod(uv[:, 0], 1) * width - 0.5
+    y = (1 - np.mod(uv[:, 1], 1)) * height - 0.5
+    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
+    fx, fy = x - x0, y - y0
+    at = lambda dy, dx: alpha[(y0 + dy) % height, (x0 + dx) % width]  # noqa: E731
+    return (at(0, 0) * (1 - fx) + at(0, 1) * fx) * (1 - fy) + (at(1, 0) * (1 - fx) + at(1, 1) * fx) * fy
+
+
+def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 px (half open): the part of the frame that may show anyone; None when nothing does."""
+    boxes = []
+    for person in people:
+        points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
+        if (points[:, 2] < 0.02).any():
+            return 0, 0, camera.width, camera.height
+        uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
+        boxes.append([*np.floor(uv.min(0)), *np.ceil(uv.max(0))])
+    low, high = np.min(boxes, axis=0)[:2] - pad, np.max(boxes, axis=0)[2:] + pad
+    x0, y0 = (int(max(v, 0)) for v in low)
+    x1, y1 = int(min(high[0], camera.width)), int(min(high[1], camera.height))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def cast(people: list[PersonMesh], camera: Camera) -> Truth:
+    """Every geometry channel of a frame; one ray per pixel centre inside the people's region."""
+    h, w = camera.height, camera.width
+    truth = Truth(np.zeros((h, w), np.float32), np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.uint8), None)
+    if any(p.mesh.part is not None for p in people):
+        truth.segmentation = np.zeros((h, w), np.uint8)
+    box = region(people, camera)
+    if box is None:
+        return truth
+    x0, y0, x1, y1 = box
+    caster = Caster(people, camera.world_to_camera)
+    directions = camera_rays(camera.K, w, h)[y0:y1, x0:x1].reshape(-1, 3)
+    face, z, weights = caster.first_hits(directions)
+    hit = np.flatnonzero(face >= 0)
+    ys, xs = hit // (x1 - x0) + y0, hit % (x1 - x0) + x0
+    truth.depth[ys, xs] = z[hit]
+    truth.normal[ys, xs] = caster.normals(face[hit], weights[hit], directions[hit])
+    truth.mask[ys, xs] = caster.person[face[hit]] + 1
+    if truth.segmentation is not None:
+        truth.segmentation[ys, xs] = caster.parts(face[hit])
+    return truth
+
+
+def visible_fraction(person: PersonMesh, index: int, mask: np.ndarray, camera: Camera, rays: int = 20_000) -> float:
+    """Visible pixels of ``person`` over the pixels it would cover alone on an endless frame.
+
+    Sampled on a regular grid of about ``rays`` pixels over the person's projection; ``mask``: (H, W) uint8, ``index`` its id.
+    """
+    points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
+    points = points[points[:, 2] > 0.05]
+    if not len(points):
+        return 0.0
+    uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
+    low, high = np.floor(uv.min(0)).astype(int), np.ceil(uv.max(0)).astype(int)
+    step = max(1, int(np.sqrt(np.prod((high - low).astype(float)) / rays)))
+    u, v = (g.ravel() for g in np.meshgrid(np.arange(low[0], high[0], step), np.arange(low[1], high[1], step)))
+    directions = np.stack([u + 0.5, v + 0.5, np.ones(len(u))], axis=1) @ np.linalg.inv(camera.K).T
+    covered = Caster([person], camera.world_to_camera).first_hits(directions)[0] >= 0
+    inside = covered & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
+    seen = (mask[v[inside], u[inside]] == index).sum()
+    return float(seen / max(covered.sum(), 1))
+
+
+def grazing(normal: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(...,) float64 degrees between the view ray and the surface normal, both (..., 3): 90 at the silhouette."""
+    d = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    return np.degrees(np.arccos(np.clip(-(normal * d).sum(-1), -1, 1)))
+
+
+def silhouette_band(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels within one of a change of instance."""
+    kernel = np.ones((3, 3), np.uint8)
+    return cv2.dilate(mask, kernel) != cv2.erode(mask, kernel)

@@ -1,0 +1,36 @@
+"""Embree's and Cycles' depth of one frame -> the share of pixels on which they agree; a frame past its limit is rejected."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from manifests.errors import SampleRejected
+from manifests.job import Verify
+
+
+def agreement(depth: np.ndarray, mask: np.ndarray, other: np.ndarray, tolerance_m: float) -> float:
+    """Share of the pixels that either engine calls foreground on which both do and depths agree within ``tolerance_m``.
+
+    ``depth``, ``other``: (H, W) float32 planar metres, 0 where missed. ``mask``: (H, W) uint8. 1.0 for an empty frame.
+    """
+    either = (mask != 0) | (other > 0)
+    both = (mask != 0) & (other > 0)
+    close = both & (np.abs(depth.astype(np.float64) - other) <= tolerance_m)
+    return float(close.sum() / max(either.sum(), 1)) if either.any() else 1.0
+
+
+def check(sample_id: str, depth: np.ndarray, mask: np.ndarray, other: np.ndarray, limits: Verify) -> float:
+    """``agreement``, or SampleRejected with the figure and the worst pixel."""
+    if not mask.any():
+        raise SampleRejected(sample_id, "nobody in the frame")
+    share = agreement(depth, mask, other, limits.tolerance_m)
+    if share < limits.opaque_share:
+        both = (mask != 0) & (other > 0)
+        worst = float(np.abs(depth.astype(np.float64) - other)[both].max()) if both.any() else float("nan")
+        differ = int(((mask != 0) != (other > 0)).sum())
+        raise SampleRejected(
+            sample_id,
+            f"Embree and Cycles agree within {limits.tolerance_m * 1e3:g} mm on {share:.4%} of the foreground, "
+            f"{limits.opaque_share:.2%} needed ({differ} pixels differ in coverage, worst depth {worst * 1e3:.2f} mm)",
+        )
+    return share
