@@ -1,0 +1,42 @@
+"""A job's asset settings -> the source that lists and loads its people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from manifests.job import AnnySource, FilesSource
+from render.scene import PersonMesh
+
+
+class Source(Protocol):
+    """What every file in this folder offers."""
+
+    def identities(self) -> list[tuple[str, str, str]]:
+        """(identity id, key for ``load``, sha256 of what defines it)."""
+
+    def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
+        """One person at the origin: feet on z = 0, facing -y, metres; the pose is drawn from ``rng``."""
+
+
+def source_of(settings: AnnySource | FilesSource, people_seed: int, root: Path) -> Source:
+    """The source behind ``settings``; heavy libraries load with the first person, not here."""
+    return SOURCES[settings.source](settings, people_seed, root)
+
+
+def _anny(settings: Any, people_seed: int, root: Path) -> Source:
+    from render.assets.anny import AnnyPeople
+
+    return AnnyPeople(settings, people_seed)
+
+
+def _files(settings: Any, people_seed: int, root: Path) -> Source:
+    from render.assets.files import ScanFiles
+
+    return ScanFiles(settings, root)
+
+
+SOURCES: dict[str, Callable[[Any, int, Path], Source]] = {"anny": _anny, "files": _files}

@@ -1,0 +1,104 @@
+"""Environment maps -> a drawn light for the engines, and the background pixels behind the people."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from manifests.errors import InputError
+from manifests.frames import camera_rays, equirect_uv
+from manifests.job import LightPrior
+from render.scene import Camera, Lighting
+
+SUFFIXES = (".exr", ".hdr")
+# Mean radiance that strength 1 brings any map to: white cloth in the open then stays just under clipping.
+MEAN_RADIANCE = 0.7
+
+
+def environments(prior: LightPrior, root: Path) -> list[tuple[str, Path, str]]:
+    """(id, file, sha256) of every map, sorted by id. Raises InputError when there is none."""
+    if prior.environments == "bundled":
+        spec = importlib.util.find_spec("bpy")
+        if spec is None or spec.origin is None:
+            raise InputError("render.lighting.environments: `bundled` maps come with bpy, which is not installed; install maquette[render]")
+        files = sorted(Path(spec.origin).parent.glob("*/datafiles/studiolights/world/*.exr"))
+    else:
+        folder = root / prior.environments
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise InputError(f"render.lighting.environments: no .exr or .hdr file in {prior.environments}")
+    return [(f.stem, f, _sha256(f)) for f in files]
+
+
+def draw_lighting(prior: LightPrior, maps: list[tuple[str, Path, str]], rng: np.random.Generator) -> Lighting:
+    """One map, its yaw and strength. Maps are brought to one mean radiance, so that `strength` means the same on each."""
+    name, path, _ = maps[rng.integers(len(maps))]
+    yaw = float(rng.uniform(0, 360))
+    strength = float(rng.uniform(*prior.strength)) * MEAN_RADIANCE / mean_radiance(str(path))
+    bundled = prior.environments == "bundled"
+    rights = {
+        "id": f"environment/{name}",
+        "source": "Poly Haven, in bpy" if bundled else str(prior.environments),
+        "licence": "CC0-1.0" if bundled else prior.licence,
+        "consent": "no people",
+        "redistributable": bundled or prior.redistributable,
+    }
+    return Lighting(name, str(path), yaw, strength, rights)
+
+
+@functools.lru_cache(maxsize=8)
+def read_map(path: str) -> np.ndarray:
+    """(h, w, 3) float32 linear Rec.709 radiance of an equirectangular .exr or .hdr, row 0 at the zenith."""
+    if path.lower().endswith(".exr"):
+        import OpenEXR
+
+        with OpenEXR.File(path, separate_channels=True) as file:
+            channels = file.channels()
+            return np.stack([channels[c].pixels for c in "RGB"], axis=-1).astype(np.float32)
+    bgr = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    if bgr is None:
+        raise InputError(f"environment {path}: not readable as an HDR picture")
+    return np.ascontiguousarray(bgr[..., 2::-1], np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def mean_radiance(path: str) -> float:
+    """Mean luminance of a map over the sphere."""
+    picture = read_map(path)
+    rows = np.sin((np.arange(len(picture)) + 0.5) / len(picture) * np.pi)
+    luminance = (picture @ np.array([0.2126, 0.7152, 0.0722], np.float32)).mean(axis=1)
+    return max(float((luminance * rows).sum() / rows.sum()), 1e-4)
+
+
+def background(camera: Camera, lighting: Lighting) -> np.ndarray:
+    """(H, W, 3) float32 linear radiance that each pixel's centre sees of the environment, as Cycles' world shows it."""
+    directions = camera_rays(camera.K, camera.width, camera.height) @ camera.world_to_camera[:3, :3]
+    uv = equirect_uv(directions, np.radians(lighting.yaw_deg))
+    picture = read_map(lighting.path)
+    height, width = picture.shape[:2]
+    x, y = (uv[..., 0] * width - 0.5).astype(np.float32), (uv[..., 1] * height - 0.5).astype(np.float32)
+    padded = np.concatenate([picture[:, -1:], picture, picture[:, :1]], axis=1)
+    seen = cv2.remap(padded, x + 1, np.clip(y, 0, height - 1), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return seen * np.float32(lighting.strength)
+
+
+def composite(rgba: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 sRGB: premultiplied linear ``rgba`` (H, W, 4) over linear ``behind`` (H, W, 3)."""
+    linear = rgba[..., :3] + behind * (1 - np.clip(rgba[..., 3:], 0, 1))
+    return np.rint(srgb(linear) * 255).astype(np.uint8)
+
+
+def srgb(linear: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1: linear Rec.709 -> sRGB in [0, 1], any shape."""
+    x = np.clip(linear, 0, 1)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
