@@ -1,0 +1,136 @@
+"""A seed and a number -> one dressed, posed person on anny's open body model."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+
+import numpy as np
+
+from manifests.job import AnnySource
+from manifests.plan import generator
+from render.people.body import Body
+from render.people.identity import Look, draw_look
+from render.people.materials import materials_of
+from render.people.pose import draw_pose
+from render.people.wardrobe import Piece, Wardrobe
+from render.scene import Mesh, PersonMesh
+
+
+class AnnyPeople:
+    """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
+
+    def __init__(self, source: AnnySource, people_seed: int) -> None:
+        self._count, self._seed = source.count, people_seed
+        self._version = importlib.metadata.version("anny")
+
+    def identities(self) -> list[tuple[str, str, str]]:
+        """(id, key, sha256 of what the identity is drawn from)."""
+        rows = []
+        for j in range(self._count):
+            made_from = f"anny {self._version}/{self._seed}/{j}".encode()
+            rows.append((f"anny/{j:06d}", str(j), hashlib.sha256(made_from).hexdigest()))
+        return rows
+
+    def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
+        """Identity ``key`` in a pose drawn from ``rng``: feet on z = 0, hips over the origin, facing -y, metres."""
+        look = draw_look(generator(self._seed, "identity", key))
+        body, wardrobe = _studio()
+        posed = body.posed(look.phenotype, draw_pose(rng))
+        pieces = wardrobe.dress(look, posed)
+        ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
+        hips = posed.keypoints[11:13].mean(axis=0)
+        shift = -np.array([hips[0], hips[1], ground])
+        keypoints = posed.keypoints + shift
+        head = posed.bones["head"] + shift
+        identity_id = f"anny/{int(key):06d}"
+        mesh = assemble(pieces, look, shift)
+        top = mesh.vertices[:, 2].max() if look.hair_style else 0.0
+        return PersonMesh(
+            identity_id=identity_id,
+            mesh=mesh,
+            landmarks={
+                "head_top": np.array([keypoints[0, 0], keypoints[3:5, 1].mean(), _head_top(mesh, head, float(top))]),
+                "chin": np.array([*head[:2], keypoints[0, 2] - 0.5 * abs(keypoints[0, 2] - head[2]) - 0.04]),
+                "hips": hips + shift,
+                "feet": np.array([0.0, 0.0, 0.0]),
+            },
+            rights={
+                "id": identity_id,
+                "source": f"anny {self._version}",
+                "licence": "CC0-1.0",
+                "consent": "not a person",
+                "redistributable": True,
+            },
+            keypoints=keypoints,
+            keypoint_set="coco17",
+            bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
+            phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
+        )
+
+
+@functools.cache
+def _studio() -> tuple[Body, Wardrobe]:
+    """One body model per process."""
+    body = Body()
+    return body, Wardrobe(body)
+
+
+def _head_top(mesh: Mesh, head: np.ndarray, top: float) -> float:
+    """z of the highest point within a head's width of the head's bone: a raised hand is not a head."""
+    near = np.linalg.norm(mesh.vertices[:, :2] - head[:2], axis=1) < 0.12
+    return float(mesh.vertices[near, 2].max()) if near.any() else top
+
+
+def assemble(pieces: list[Piece], look: Look, shift: np.ndarray) -> Mesh:
+    """One triangle mesh of all pieces: smooth normals per piece, one material per kind, uv in metres for patterns."""
+    kinds = sorted({p.kind for p in pieces})
+    materials = materials_of(look)
+    vertices, faces, normals, index, uv = [], [], [], [], []
+    first = 0
+    for piece in pieces:
+        if not len(piece.quads):
+            continue
+        used, local = np.unique(piece.quads, return_inverse=True)
+        quads = local.reshape(-1, 4)
+        points = (piece.vertices[used] + shift).astype(np.float32)
+        triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+        triangles = triangles[_area(points, triangles) > 1e-10]
+        smooth = _smooth(points, triangles)
+        vertices.append(points)
+        faces.append(triangles + first)
+        normals.append(smooth[triangles])
+        index.append(np.full(len(triangles), kinds.index(piece.kind), np.int32))
+        uv.append(_pattern_uv(points)[triangles])
+        first += len(points)
+    return Mesh(
+        vertices=np.concatenate(vertices),
+        faces=np.concatenate(faces).astype(np.int32),
+        corner_normals=np.concatenate(normals).astype(np.float32),
+        material_index=np.concatenate(index),
+        materials=[materials[k] for k in kinds],
+        uv=np.concatenate(uv).astype(np.float32),
+    )
+
+
+def _area(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    a, b, c = (points[triangles[:, i]].astype(np.float64) for i in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+
+
+def _smooth(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(N, 3) float64 unit area-weighted vertex normals."""
+    p = points.astype(np.float64)
+    face = np.cross(p[triangles[:, 1]] - p[triangles[:, 0]], p[triangles[:, 2]] - p[triangles[:, 0]])
+    total = np.zeros_like(p)
+    for i in range(3):
+        np.add.at(total, triangles[:, i], face)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(length > 1e-12, total / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
+
+
+def _pattern_uv(points: np.ndarray) -> np.ndarray:
+    """(N, 2) a cloth's pattern coordinates: once round the body, and height, five repeats a metre."""
+    angle = np.arctan2(points[:, 0], -points[:, 1]) / (2 * np.pi)
+    return np.stack([angle * 5, points[:, 2] * 5], axis=1)
