@@ -23,13 +23,14 @@ COCO17 = (
 class Posed:
     """``vertices``, ``rest``: (V, 3) float64 metres, posed and in the A-pose. ``keypoints``: (17, 3) float64, posed.
 
-    ``bones``: name -> (3,) float64 posed head of the bone.
+    ``bones``, ``rest_bones``: name -> (3,) float64 head of the bone, posed and in the A-pose.
     """
 
     vertices: np.ndarray
     rest: np.ndarray
     keypoints: np.ndarray
     bones: dict[str, np.ndarray]
+    rest_bones: dict[str, np.ndarray]
 
 
 class Body:
@@ -65,7 +66,11 @@ class Body:
             keypoints = self._coco(out)[0].numpy()
         heads = out["bone_poses"][0, :, :3, 3].numpy()
         return Posed(
-            out["vertices"][0].numpy(), out["rest_vertices"][0].numpy(), keypoints, dict(zip(self.bone_names, heads))
+            vertices=out["vertices"][0].numpy(),
+            rest=out["rest_vertices"][0].numpy(),
+            keypoints=keypoints,
+            bones=dict(zip(self.bone_names, heads)),
+            rest_bones=dict(zip(self.bone_names, out["rest_bone_heads"][0].numpy())),
         )
 
 

@@ -34,7 +34,7 @@ def draw_pose(rng: np.random.Generator) -> dict[str, np.ndarray]:
             lowered = deg(rng.uniform(-25, 5))
         forward = -deg(rng.normal(6, 8)) + 0.8 * swing
         rotations[f"upperarm01.{side}"] = np.array([forward, sign * lowered, 0.0])
-        bend = deg(rng.uniform(35, 95) if raised or rng.random() < 0.3 else rng.uniform(5, 28))
+        bend = deg(rng.uniform(35, 95) if raised or rng.random() < 0.25 else rng.uniform(2, 18))
         rotations[f"lowerarm01.{side}"] = np.array([-bend, 0.0, -sign * bend * 0.25])
         curl = deg(rng.uniform(4, 24))
         for finger in FINGERS:

@@ -40,51 +40,64 @@ class Wardrobe:
     def dress(self, look: Look, posed: Posed) -> list[Piece]:
         """All pieces of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in the result."""
         tights = self._quads["helper-tights"]
-        limb = self._limb
-        rest = posed.rest
-        waist = self._waist(rest)
-        shell = {name: np.isin(limb, parts) for name, parts in CUTS.items()}
-        hem = _mean(rest, limb == "upper_leg", 0.55 if look.bottom == "shorts" else 0.0)
-        below, above = rest[:, 2] <= waist + 0.02, rest[:, 2] >= waist - 0.05
-        masks = {
-            "top": shell[look.top] & above & ~np.isin(limb, ("upper_leg", "lower_leg", "foot")),
-            "bottom": shell["trousers"] & below,
-            "shoes": shell["shoes"],
-        }
-        if look.bottom == "shorts":
-            masks["bottom"] &= rest[:, 2] >= hem
+        worn = self._cuts(look, posed, tights)
         fits = {"top": look.fit_m + 0.004, "bottom": look.fit_m, "shoes": SHOE_M}
-        pieces, cover = [], []
         normals = _vertex_normals(posed.vertices, tights)
-        for name, mask in masks.items():
-            quads = tights[mask[tights].all(axis=1)]
-            pieces.append(Piece(name, posed.vertices + normals * fits[name], quads))
-            cover.append(np.unique(quads))
+        pieces = [Piece(name, posed.vertices + normals * fits[name], tights[on]) for name, on in worn.items()]
         if look.bottom == "skirt":
             skirt = self._quads["helper-skirt"]
             out = _vertex_normals(posed.vertices, skirt)
-            pieces[1] = Piece("bottom", posed.vertices + out * 0.012, skirt)
-            # Under a skirt the hips and the upper thighs are cut; legs below show.
-            cover[1] = cover[1][rest[cover[1], 2] > _mean(rest, limb == "upper_leg", 0.35)]
-        body = self._quads["body"]
-        bare = body[~self._covered(rest, body, np.concatenate(cover))]
+            pieces.append(Piece("bottom", posed.vertices + out * 0.012, skirt))
+        clothed = np.logical_or.reduce(list(worn.values()))
+        bare = self._quads["body"][~self._covered(posed.rest, tights, clothed)]
         pieces += self._skin(bare, posed.vertices)
         pieces += self._eyes(posed.vertices)
-        pieces += self._hair(look, posed.vertices, rest)
+        pieces += self._hair(look, posed.vertices, posed.rest)
         return pieces
 
-    def _waist(self, rest: np.ndarray) -> float:
-        """z of the waist in the A-pose: two fifths from the hips' to the chest's bones."""
-        limb = self._limb
-        return 0.62 * _mean(rest, limb == "pelvis", 0.5) + 0.38 * _mean(rest, limb == "trunk", 0.5)
+    def _cuts(self, look: Look, posed: Posed, tights: np.ndarray) -> dict[str, np.ndarray]:
+        """garment -> (Q,) bool over the shell's quads, cut along its rings by height and by length of the arm.
 
-    def _covered(self, rest: np.ndarray, body: np.ndarray, cover: np.ndarray) -> np.ndarray:
-        """(Q,) bool: body quads whose four corners lie right under cloth; the seam's own ring stays, so no gap opens."""
-        near, _ = cKDTree(rest[cover]).query(rest[np.unique(body)])
+        Trunk, hips and thighs down to the knee's hem belong to one garment or the other, whatever the look.
+        """
+        bone, size = posed.rest_bones, np.ptp(posed.rest[:, 2]) / 1.7
+        middle = posed.rest[tights].mean(axis=1)
+        limb = self._limb[tights[:, 0]]
+        z = middle[:, 2]
+        waist = 0.7 * bone["spine05"][2] + 0.3 * bone["spine02"][2]
+        ankle = (bone["foot.L"][2] + bone["foot.R"][2]) / 2
+        knee = (bone["lowerleg01.L"][2] + bone["lowerleg01.R"][2]) / 2
+        along = np.full(len(z), -1.0)
+        for side, sign in (("L", 1), ("R", -1)):
+            shoulder, wrist = bone[f"upperarm01.{side}"], bone[f"wrist.{side}"]
+            axis = wrist - shoulder
+            t = (middle - shoulder) @ axis / (axis @ axis)
+            arm = np.isin(limb, ARM) & (middle[:, 0] * sign > 0)
+            along[arm] = t[arm]
+        on_arm = along > 0.12
+        trunk = ~on_arm & (z < bone["neck02"][2] - 0.02 * size)
+        hem = {"shorts": knee + 0.06 * size, "skirt": knee + 0.16 * size, "trousers": ankle + 0.02 * size}[look.bottom]
+        sleeve = 0.42 if look.top == "t_shirt" else 0.98
+        return {
+            "top": (trunk & (z > waist - 0.04 * size)) | (on_arm & (along < sleeve)),
+            "bottom": trunk & (z < waist + 0.02 * size) & (z > hem),
+            "shoes": ~on_arm & (z < ankle + 0.045 * size),
+        }
+
+    def _covered(self, rest: np.ndarray, tights: np.ndarray, clothed: np.ndarray) -> np.ndarray:
+        """(Q,) bool: body quads to cut away, whose four corners lie right under the inside of a garment.
+
+        A corner counts where the shell's nearest vertex touches clothed quads only: skin goes on under every hem, so no gap
+        opens there.
+        """
+        body = self._quads["body"]
+        shell = np.unique(tights)
+        inside = np.setdiff1d(np.unique(tights[clothed]), np.unique(tights[~clothed]))
+        skin = np.unique(body)
+        distance, nearest = cKDTree(rest[shell]).query(rest[skin])
         under = np.zeros(len(rest), bool)
-        under[np.unique(body)] = near < COVER_M * (rest[:, 2].max() - rest[:, 2].min()) / 1.7
-        hands_and_head = np.isin(self._limb, ("hand", "head"))
-        under &= ~hands_and_head
+        under[skin] = np.isin(shell[nearest], inside) & (distance < COVER_M * np.ptp(rest[:, 2]) / 1.7)
+        under &= ~np.isin(self._limb, ("hand", "head"))
         return under[body].all(axis=1)
 
     def _skin(self, quads: np.ndarray, vertices: np.ndarray) -> list[Piece]:
@@ -105,18 +118,16 @@ class Wardrobe:
 
     def _hair(self, look: Look, vertices: np.ndarray, rest: np.ndarray) -> list[Piece]:
         body = self._quads["body"]
-        scalp = body[self._face.scalp[body].all(axis=1)]
+        where = self._face.mane if look.hair_style == "long" else self._face.scalp
+        scalp = body[where[body].all(axis=1)]
         normals = _vertex_normals(vertices, body)
         size = np.ptp(rest[self._limb == "head", 2]) / 0.24
-        depth = {"crop": 0.005, "short": 0.016, "long": 0.012}[look.hair_style] * size
+        depth = {"crop": 0.005, "short": 0.016, "long": 0.022}[look.hair_style] * size
         # Thinner at the hairline, so that the cap grows out of the skin instead of floating over it.
         rim = np.setdiff1d(np.unique(scalp), _inner(body, scalp))
         thickness = np.full(len(vertices), depth)
         thickness[rim] = 0.001
-        pieces = [Piece("hair", vertices + normals * thickness[:, None], scalp)]
-        if look.hair_style == "long":
-            pieces.append(Piece("hair", vertices, self._quads["helper-hair"]))
-        return pieces
+        return [Piece("hair", vertices + normals * thickness[:, None], scalp)]
 
 
 class FaceMarks:
@@ -137,6 +148,8 @@ class FaceMarks:
         self.brows = front & (outer < 0.20) & (z > 0.15) & (z < 0.245)
         # From the hairline on the forehead down to the nape behind the ears.
         self.scalp = on_body & (z > 0.60 - 0.78 * (y + 0.05)) & (z > -0.75)
+        ears = (np.abs(x) > 0.58) & (z < 0.3) & (y < 0.95)
+        self.mane = on_body & ((z > 0.60 - 0.85 * (y + 0.05)) | ((y > 0.7) & (np.abs(x) < 0.5))) & (z > -1.6) & ~ears
         self.iris = {}
         for name, points in eyes.items():
             centre = (points.min(0) + points.max(0)) / 2
@@ -145,13 +158,7 @@ class FaceMarks:
             self.iris[name] = np.where(angle < 14, 2, np.where(angle < 33, 1, 0))
 
 
-CUTS = {
-    "t_shirt": ("trunk", "pelvis", "shoulder"),
-    "long_sleeves": ("trunk", "pelvis", "shoulder", "upper_arm", "lower_arm"),
-    "jumper": ("trunk", "pelvis", "shoulder", "upper_arm", "lower_arm"),
-    "trousers": ("trunk", "pelvis", "upper_leg", "lower_leg"),
-    "shoes": ("foot",),
-}
+ARM = ("shoulder", "upper_arm", "lower_arm", "hand")
 
 
 def _limbs(bones: np.ndarray) -> np.ndarray:
@@ -171,12 +178,6 @@ def _limbs(bones: np.ndarray) -> np.ndarray:
     )
     names = [next((limb for limb, heads in table if str(bone).startswith(heads)), "other") for bone in bones]
     return np.array(names)
-
-
-def _mean(rest: np.ndarray, where: np.ndarray, share: float) -> float:
-    """z at ``share`` of the way up the vertices ``where``."""
-    z = rest[where, 2]
-    return float(z.min() + share * np.ptp(z))
 
 
 def _inner(all_quads: np.ndarray, part: np.ndarray) -> np.ndarray:
