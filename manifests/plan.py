@@ -11,6 +11,7 @@ import numpy as np
 
 from manifests.errors import JobError
 from manifests.job import FramingShares, RenderStage, SplitShares
+from manifests.seeds import generator
 
 FRAMINGS = ("face", "upper", "full")
 FRAMING_BLOCK = 60
@@ -47,12 +48,6 @@ class Task:
     task_id: str
     stage_digest: str
     samples: tuple[SampleSpec, ...]
-
-
-def generator(*key: int | str) -> np.random.Generator:
-    """The one source of random draws: Philox keyed by the sha256 of ``key``, so that streams never overlap."""
-    words = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(words[:16], np.uint64)))
 
 
 def split_of(identity_id: str, shares: SplitShares, salt: str = "split") -> str:

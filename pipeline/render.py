@@ -97,7 +97,8 @@ class RenderDriver:
             ray.kill(actor, no_restart=True)
             return False
         except StorageError as error:
-            raise StorageError(str(error)) from None
+            # Ray raises a child of both classes whose text is a remote traceback; the cause is ours.
+            raise StorageError(str(getattr(error, "cause", error))) from None
         except ray.exceptions.RayTaskError as error:
             self._lost(task, _first_line(error.cause if error.cause is not None else error))
             ray.kill(actor, no_restart=True)

@@ -12,8 +12,9 @@ import numpy as np
 
 from manifests.errors import InputError, SampleRejected
 from manifests.job import RenderStage
-from manifests.plan import Identity, SampleSpec, generator, split_of
+from manifests.plan import Identity, SampleSpec, split_of
 from manifests.sample import Person, RenderedSample
+from manifests.seeds import generator
 from render import lighting
 from render.assets import source_of
 from render.framing import draw_camera

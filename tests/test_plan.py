@@ -7,6 +7,7 @@ import pytest
 from manifests import plan
 from manifests.errors import JobError
 from manifests.job import FramingShares, RenderStage, SplitShares
+from manifests.seeds import generator
 
 POOL = [plan.Identity(f"anny/{j:06d}", 0, str(j), plan.split_of(f"anny/{j:06d}", SplitShares())) for j in range(30)]
 
@@ -57,8 +58,8 @@ def test_a_retry_has_its_own_id_and_only_the_failed_samples():
 
 
 def test_generators_are_keyed_and_do_not_overlap():
-    assert plan.generator(1, "a", 2).random() == plan.generator(1, "a", 2).random()
-    draws = {plan.generator(seed, name, i).random() for seed in range(5) for name in "ab" for i in range(50)}
+    assert generator(1, "a", 2).random() == generator(1, "a", 2).random()
+    draws = {generator(seed, name, i).random() for seed in range(5) for name in "ab" for i in range(50)}
     assert len(draws) == 500
 
 

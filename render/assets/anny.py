@@ -9,7 +9,7 @@ import importlib.metadata
 import numpy as np
 
 from manifests.job import AnnySource
-from manifests.plan import generator
+from manifests.seeds import generator
 from render.people.body import Body
 from render.people.identity import Look, draw_look
 from render.people.materials import materials_of

@@ -1,0 +1,203 @@
+"""A rendered dataset folder -> what the report shows: contact sheet, distributions, agreement, outcomes, rights."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests import commit
+from manifests.dataset import Dataset
+from manifests.frames import camera_centre
+from manifests.plan import FRAMINGS
+from pipeline import figures, pictures
+
+PANEL_PX = 232
+# Distributions of larger sets are read from this many rows, evenly spaced; the page says so.
+MAX_ROWS = 2000
+MAX_NAMED = 20
+FULL_FRAME_MM = 36.0
+
+
+def render_section(folder: Path, samples: int) -> dict[str, Any] | None:
+    """What the template's render part needs; None without a dataset. ``samples``: contact sheet's length."""
+    if commit.newest_manifest(folder) is None:
+        return None
+    dataset = Dataset(folder)
+    if not len(dataset):
+        return {"rows": 0, "outcomes": outcomes(folder)}
+    step = max(1, -(-len(dataset) // MAX_ROWS))
+    rows = [(i, dataset[i]) for i in range(0, len(dataset), step)]
+    return {
+        "rows": len(dataset),
+        "read": len(rows),
+        "size": "{width} × {height}".format(**rows[0][1]["camera"]),
+        "identities": len({p["asset_id"] for _, r in rows for p in r["people"]}),
+        "splits": _splits(r for _, r in rows),
+        "sheet": [_card(dataset, i) for i in spread(rows, samples)],
+        "charts": _charts([r for _, r in rows]),
+        "agreement": _agreement([r for _, r in rows]),
+        "people": _people([r for _, r in rows]),
+        "environments": len({r["lighting"]["environment"] for _, r in rows}),
+        "outcomes": outcomes(folder),
+    }
+
+
+def spread(rows: list[tuple[int, dict[str, Any]]], count: int) -> list[int]:
+    """At most ``count`` dataset positions, dealt over framings in turn and, within one, over identities."""
+    queues: dict[str, list[int]] = {}
+    for framing in FRAMINGS:
+        seen: Counter[str] = Counter()
+        keyed = []
+        for position, row in rows:
+            if row["camera"]["framing"] == framing:
+                identity = row["people"][0]["asset_id"] if row["people"] else ""
+                keyed.append((seen[identity], position))
+                seen[identity] += 1
+        queues[framing] = [position for _, position in sorted(keyed)]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues.values()):
+        chosen += [queue.pop(0) for queue in queues.values() if queue]
+    return chosen[:count]
+
+
+def outcomes(folder: Path) -> dict[str, Any]:
+    """Samples by status, seconds per sample, and the first of those that were not written, with their reasons."""
+    latest: dict[str, commit.Outcome] = {}
+    for receipt in commit.receipts(folder).values():
+        for outcome in receipt.outcomes:
+            known = latest.get(outcome.sample_id)
+            if known is None or outcome.attempt >= known.attempt:
+                latest[outcome.sample_id] = outcome
+    status = Counter(o.status for o in latest.values())
+    times = sorted(o.seconds for o in latest.values() if o.status == "done")
+    lost = sorted((o for o in latest.values() if o.status != "done"), key=lambda o: o.index)
+    return {
+        "status": dict(status),
+        "median_s": statistics.median(times) if times else None,
+        "p90_s": times[min(len(times) - 1, int(0.9 * len(times)))] if times else None,
+        "sum_s": sum(times),
+        "chart": figures.histogram(times, "seconds per sample") if len(times) > 1 else None,
+        "lost": [{"id": o.sample_id, "status": o.status, "why": o.why or ""} for o in lost[:MAX_NAMED]],
+        "unnamed": max(0, len(lost) - MAX_NAMED),
+    }
+
+
+def rights_table(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """One line per (source, licence, consent, redistributable): how many rows carry it, how many ids have it."""
+    rows: Counter[tuple[str, str, str, bool]] = Counter()
+    ids: dict[tuple[str, str, str, bool], set[str]] = defaultdict(set)
+    for folder in folders:
+        dataset = Dataset(folder)
+        for i in range(0, len(dataset), max(1, -(-len(dataset) // MAX_ROWS))):
+            for right in dataset[i]["rights"] or []:
+                key = (right["source"], right["licence"], right["consent"], bool(right["redistributable"]))
+                if right["id"] not in ids[key]:
+                    ids[key].add(right["id"])
+                rows[key] += 1
+    names = ("source", "licence", "consent", "redistributable")
+    return [{**dict(zip(names, key)), "rows": count, "ids": len(ids[key])} for key, count in sorted(rows.items())]
+
+
+def azimuth_deg(row: dict[str, Any]) -> float | None:
+    """Where the camera stands around the first person, degrees: 0 in front (people face -y), 90 towards world +x."""
+    pose = np.asarray(row["camera"]["world_to_camera"], float).reshape(4, 4)
+    person = row["people"][0] if row["people"] else None
+    points = (
+        np.asarray(person["keypoints_3d"], float).reshape(-1, 3)
+        if person and person["keypoints_3d"]
+        else np.zeros((1, 3))
+    )
+    if not np.isfinite(points).all():
+        return None
+    x, y, _ = camera_centre(pose) - points.mean(axis=0)
+    return float(np.degrees(np.arctan2(x, -y)))
+
+
+def focal_mm(row: dict[str, Any]) -> float:
+    """35 mm equivalent focal length of the longer image side, mm."""
+    camera = row["camera"]
+    return camera["K"][0] * FULL_FRAME_MM / max(camera["width"], camera["height"])
+
+
+def _card(dataset: Dataset, position: int) -> dict[str, Any]:
+    sample, row = dataset.sample(position), dataset[position]
+    person = sample.people[0] if sample.people else None
+    notes = [sample.framing, sample.split, f"{focal_mm(row):.0f} mm"]
+    if person:
+        notes += [person.asset_id, f"{person.visible_fraction:.0%} visible"]
+    return {"id": sample.sample_id, "notes": notes, "panels": pictures.sample_panels(sample, PANEL_PX)}
+
+
+def _splits(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples and identities of each split."""
+    samples: Counter[str] = Counter()
+    identities: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        samples[row["split"]] += 1
+        identities[row["split"]] |= {p["asset_id"] for p in row["people"]}
+    return [
+        {"name": s, "samples": samples[s], "identities": len(identities[s])}
+        for s in ("train", "val", "test")
+        if samples[s]
+    ]
+
+
+def _charts(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    framing = Counter(r["camera"]["framing"] for r in rows)
+    heights = [p["box"][3] - p["box"][1] for r in rows for p in r["people"]]
+    azimuths = [a for a in map(azimuth_deg, rows) if a is not None]
+    distances = [_distance_m(r, p) for r in rows for p in r["people"] if p["keypoints_3d"]]
+    charts = [
+        ("Framing", figures.bars({f: framing[f] for f in FRAMINGS if framing[f]}, "samples")),
+        ("Azimuth, 0° = frontal", figures.histogram(azimuths, "degrees", bins=list(range(-180, 181, 30)))),
+        ("Focal length, 35 mm equivalent", figures.histogram([focal_mm(r) for r in rows], "mm")),
+        ("Height of the person's box", figures.histogram(heights, "px")),
+    ]
+    if distances:
+        charts.append(("Distance to the person", figures.histogram(distances, "m")))
+    return charts
+
+
+def _distance_m(row: dict[str, Any], person: dict[str, Any]) -> float:
+    eye = camera_centre(np.asarray(row["camera"]["world_to_camera"], float).reshape(4, 4))
+    points = np.asarray(person["keypoints_3d"], float).reshape(-1, 3)
+    return float(np.median(np.linalg.norm(points - eye, axis=1)))
+
+
+def _agreement(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Share of foreground pixels on which Embree and Cycles agree, over the written samples."""
+    opaque = [r["agreement"]["opaque"] for r in rows if r["agreement"] and r["agreement"]["opaque"] is not None]
+    if not opaque:
+        return None
+    missed = [(1 - share) * 1e4 for share in opaque]
+    return {
+        "min": min(opaque),
+        "median": statistics.median(opaque),
+        "chart": figures.histogram(missed, "foreground pixels that differ, per 10 000") if len(opaque) > 1 else None,
+    }
+
+
+def _people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How the known phenotypes of the identities spread: one line per trait; traits nobody recorded are left out."""
+    known: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        for person in row["people"]:
+            if person["phenotype"]:
+                known[person["asset_id"]] = json.loads(person["phenotype"])
+    lines = []
+    for trait in sorted({t for p in known.values() for t in p}):
+        values = [p[trait] for p in known.values() if p.get(trait) is not None]
+        if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            spread_text = f"{min(values):.3g} – {max(values):.3g}, median {statistics.median(values):.3g}"
+        elif values and all(isinstance(v, str) for v in values):
+            spread_text = ", ".join(f"{name} {count}" for name, count in Counter(values).most_common(8))
+        else:
+            continue
+        lines.append({"trait": trait.replace("_", " "), "known": len(values), "spread": spread_text})
+    return lines

