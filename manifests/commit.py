@@ -78,8 +78,9 @@ def receipts(folder: Path) -> dict[str, Receipt]:
     return {p.stem: _receipt(p) for p in sorted((folder / "receipts").glob("*.json"))}
 
 
-def fold(folder: Path, kind: str, stage_digest: str) -> dict[str, Any]:
-    """Fold all receipts into the next manifest and its index, card and `datasets` views; returns the newest manifest.
+def fold(folder: Path, kind: str, stage_digest: str) -> dict[str, Any] | None:
+    """Fold all receipts into the next manifest and its index, card and `datasets` views; returns the newest manifest,
+    None before the first receipt.
 
     Nothing is written when the newest manifest already says the same. Two drivers may fold at once: a number is taken by
     exclusive create, and the loser reads again. Raises StorageError, ShardError.
@@ -87,6 +88,8 @@ def fold(folder: Path, kind: str, stage_digest: str) -> dict[str, Any]:
     while True:
         found = receipts(folder)
         newest = newest_manifest(folder)
+        if not found and newest is None:
+            return None
         tasks = [r for r in found.values() if r.shard is not None]
         shards = [{"task_id": r.task_id, **dataclasses.asdict(r.shard)} for r in tasks if r.shard]
         counts = Counter(o.status for r in found.values() for o in r.outcomes)

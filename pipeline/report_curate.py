@@ -58,11 +58,11 @@ def _picture(row: dict[str, Any]) -> str | None:
     """A thumbnail with the boxes, or None for what cannot be decoded."""
     from manifests import photo
 
-    path = Path(row["uri"].removeprefix("file://"))
+    path = Path(row["path"])
     if not path.is_file() or path.stat().st_size > MAX_BYTES:
         return None
     try:
-        rgb = photo.decode(path.read_bytes())
+        rgb, _ = photo.decode(path.read_bytes())
     except PhotoError:
         return None
     small = pictures.thumbnail(rgb, TILE_PX).copy()

@@ -27,6 +27,7 @@ class Rows:
     """The rows of several dataset folders, end to end, of one split (None = all)."""
 
     def __init__(self, folders: list[Path], split: str | None) -> None:
+        self.split = split
         self._sets = [Dataset(f) if split is None else Dataset(f).filter(split=split) for f in folders]
         self._ends = np.cumsum([len(d) for d in self._sets])
         if not len(self):

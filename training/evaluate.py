@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from manifests import codecs
+from manifests.frames import opengl_from_opencv
 from training import checkpoint, data
 from training.heads import DenseModel
 from training.metrics import HEADLINE, METRICS, normal_angles
@@ -32,7 +33,7 @@ def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
     result = {f.name: judge(run, f, rows, folder / "panels") for f in finetunes}
     path = folder / "metrics.json"
     fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps({"split": settings.split, "tasks": result}, indent=1))
+    fresh.write_text(json.dumps(result, indent=1))
     os.replace(fresh, path)
     return path
 
@@ -59,14 +60,7 @@ def judge(run: Path, settings: Finetune, rows: data.Rows, panels: Path) -> dict[
         person = row["people"][0]["asset_id"] if row["people"] else ""
         per_sample.append({"sample_id": row["sample_id"], "framing": row["camera"]["framing"], "asset": person, **measures})
         if i < PANELS:
-            np.savez_compressed(
-                panels / f"{settings.name}-{i}.npz",
-                image=codecs.decode_image(row["image"]["bytes"]),
-                truth=truth.astype(np.float16),
-                prediction=predicted.astype(np.float16),
-                mask=inside,
-                sample_id=row["sample_id"],
-            )
+            draw_panel(panels / settings.name / f"{i:02d}.png", row, truth, predicted, inside, settings.task)
     means = {k: _mean([s[k] for s in per_sample]) for k in ("model", *trivial)}
     for k, angles in pooled.items():
         means[k]["pooled_mean_deg"] = float(np.concatenate(angles).mean())
@@ -80,10 +74,33 @@ def judge(run: Path, settings: Finetune, rows: data.Rows, panels: Path) -> dict[
         "trivial": {k: means[k] for k in trivial},
         "beats_trivial": means["model"][headline] < best,
         "wins": wins,
+        "split": rows.split,
         "samples": len(per_sample),
         "identities": len({s["asset"] for s in per_sample}),
         "per_sample": per_sample,
     }
+
+
+def draw_panel(
+    path: Path, row: dict[str, Any], truth: np.ndarray, predicted: np.ndarray, inside: np.ndarray, task: str
+) -> None:
+    """Write picture, truth and prediction side by side as PNG; depth is aligned first, near is bright."""
+    rgb = codecs.decode_image(row["image"]["bytes"])
+    shown = [rgb]
+    if task == "depth":
+        p, z = predicted[inside], truth[inside]
+        slope, offset = np.polyfit(p, z, 1) if p.std() > 1e-6 else (0.0, float(z.mean()))
+        low, high = np.percentile(z, [1, 99])
+        for depth in (truth, predicted * slope + offset):
+            shade = np.clip((high - depth) / max(high - low, 1e-6), 0, 1)
+            colour = cv2.applyColorMap((40 + 215 * shade).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+            shown.append(np.where(inside[..., None], colour, np.uint8(24)))
+    else:
+        for normal in (truth, predicted):
+            colour = ((opengl_from_opencv(normal) + 1) * 127.5).astype(np.uint8)
+            shown.append(np.where(inside[..., None], colour, np.uint8(24)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.concatenate(shown, axis=1)[..., ::-1])
 
 
 @torch.no_grad()

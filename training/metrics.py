@@ -17,7 +17,7 @@ def depth_metrics(prediction: np.ndarray, depth: np.ndarray) -> dict[str, float]
     variance = (centred**2).sum()
     scale = (centred * (z - z.mean())).sum() / variance if variance > 1e-12 else 0.0
     fitted = z.mean() + scale * centred
-    return {"absrel": float((np.abs(fitted - z) / z).mean()), "rmse_m": float(np.sqrt(((fitted - z) ** 2).mean()))}
+    return {"absrel": float((np.abs(fitted - z) / z).mean()), "rmse": float(np.sqrt(((fitted - z) ** 2).mean()))}
 
 
 def normal_angles(prediction: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def normal_angles(prediction: np.ndarray, normal: np.ndarray) -> np.ndarray:
 def normal_metrics(prediction: np.ndarray, normal: np.ndarray) -> dict[str, float]:
     """Mean and median angle in degrees, and the share strictly within 11.25, 22.5 and 30 degrees. Both (M, 3)."""
     angle = normal_angles(prediction, normal)
-    shares = {f"within_{limit:g}": float((angle < limit).mean()) for limit in WITHIN_DEG}
+    shares = {f"within_{limit:g}".replace(".", "_"): float((angle < limit).mean()) for limit in WITHIN_DEG}
     return {"mean_deg": float(angle.mean()), "median_deg": float(np.median(angle)), **shares}
 
 
