@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import os
 import time
 import uuid
@@ -66,12 +67,13 @@ def _measured(stage: CurateStage, root: Path, folder: Path, photos: list[Photo])
     if missing:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.print_on_execution_start = False
         cores = stage.workers or int(ray.cluster_resources().get("CPU", 1))
         workers = max(1, min(cores, len(missing) * PARTITION // 8 + 1))
         items = [{"partition": name, "position": i, "photo": vars(p)} for name in missing for i, p in enumerate(parts[name])]
         measured = ray.data.from_items(items, override_num_blocks=max(1, min(len(items), 4 * workers))).map(
-            _Measure, fn_constructor_args=(stage, str(root)), compute=ray.data.ActorPoolStrategy(size=workers)
+            measuring(stage, root), compute=ray.data.ActorPoolStrategy(size=workers)
         )
         with bar("curate") as progress:
             shown = progress.add_task("", total=len(items), note="")
@@ -86,14 +88,17 @@ def _measured(stage: CurateStage, root: Path, folder: Path, photos: list[Photo])
     return [r for name in parts for r in pq.read_table(where / f"{name}.parquet").to_pylist()]
 
 
-class _Measure:
-    """A Ray Data actor around one Measurer."""
+def measuring(stage: CurateStage, root: Path) -> type:
+    """A Ray Data actor around one Measurer; its settings travel with the class, not through the object store."""
 
-    def __init__(self, stage: CurateStage, root: str) -> None:
-        self._measurer = Measurer(stage, Path(root))
+    class Measure:
+        def __init__(self) -> None:
+            self._measurer = Measurer(stage, root)
 
-    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {"partition": item["partition"], "row": self._measurer.measure(Photo(**item["photo"]))}
+        def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+            return {"partition": item["partition"], "row": self._measurer.measure(Photo(**item["photo"]))}
+
+    return Measure
 
 
 def _keep(

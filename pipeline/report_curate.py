@@ -35,12 +35,24 @@ def curate_section(folder: Path, examples: int) -> dict[str, Any] | None:
         "kept": len(kept),
         "weak": any(r.get("weak") for r in rows),
         "steps": steps,
+        "readings": _readings(rows, folder),
         "groups": [
             {"reason": name, "count": len(group), "tiles": [_tile(r) for r in group[:examples]]}
             for name, group in [("kept", kept), *sorted(reasons.items())]
             if group
         ],
     }
+
+
+def _readings(rows: list[dict[str, Any]], folder: Path) -> list[tuple[str, int]]:
+    """How many inputs pass under each reading of the box rule; empty where no detector gave a score."""
+    from curation.stage import readings
+    from manifests.job import load
+
+    stage = load(folder.parent / "job.yaml").curate
+    if stage is None or all(r["weak"] for r in rows):
+        return []
+    return list(readings(rows, stage).items())
 
 
 def read_decisions(folder: Path) -> list[dict[str, Any]]:

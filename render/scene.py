@@ -27,6 +27,7 @@ class Material:
     # "opaque", "cutout" (the texture's alpha against alpha_threshold) or "blend" (colour only: the ray casts see
     # through it).
     alpha_mode: str = "opaque"
+    alpha: float = 1.0
     alpha_threshold: float = 0.5
     bump: float = 0.0
     bump_scale: float = 200.0

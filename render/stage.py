@@ -72,7 +72,7 @@ class Renderer:
         clock.lap("embree")
         frame = self._engine.render(scene, border)
         clock.lap("cycles")
-        share = verify.check(spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits)
+        share = verify.check(spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered)
         image = lighting.composite(frame.rgba, lighting.background(scene.camera, scene.lighting))
         alpha = np.rint(np.clip(frame.rgba[..., 3], 0, 1) * 255).astype(np.uint8)
         people = describe(scene.people, truth.mask, scene.camera)

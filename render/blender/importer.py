@@ -123,7 +123,7 @@ def _translate(material: Any) -> Material:
         hard = _node_behind(alpha, "MATH") is not None or material.blend_method == "CLIP"
         made.alpha_mode = "cutout" if hard else "blend"
     elif not alpha.is_linked and alpha.default_value < 0.999:
-        made.alpha_mode = "blend"
+        made.alpha_mode, made.alpha = "blend", float(alpha.default_value)
     return made
 
 

@@ -31,8 +31,11 @@ def build_material(material: Material) -> Any:
     if material.base_color_texture is not None:
         colour = _texture(nodes, f"{material.name} colour", material.base_color_texture, "sRGB")
         links.new(colour.outputs["Color"], inputs["Base Color"])
-        if material.alpha_mode != "opaque":
-            surface = _see_through(nodes, links, material, colour.outputs["Alpha"], surface)
+        texture_alpha = colour.outputs["Alpha"]
+    else:
+        texture_alpha = None
+    if material.alpha_mode != "opaque":
+        surface = _see_through(nodes, links, material, texture_alpha, surface)
     if material.roughness_texture is not None:
         rough = _texture(nodes, f"{material.name} roughness", material.roughness_texture, "Non-Color")
         links.new(rough.outputs["Color"], inputs["Roughness"])
@@ -57,13 +60,22 @@ def build_material(material: Material) -> Any:
 def _see_through(nodes: Any, links: Any, material: Material, alpha: Any, surface: Any) -> Any:
     """Mix with transparency by the texture's alpha; a cutout is cut hard, so that Cycles' data passes stay deterministic."""
     mix, clear = nodes.new("ShaderNodeMixShader"), nodes.new("ShaderNodeBsdfTransparent")
-    if material.alpha_mode == "cutout":
+    if alpha is None:
+        mix.inputs["Fac"].default_value = material.alpha
+    elif material.alpha_mode == "blend" and material.alpha < 1:
+        times = nodes.new("ShaderNodeMath")
+        times.operation = "MULTIPLY"
+        times.inputs[1].default_value = material.alpha
+        links.new(alpha, times.inputs[0])
+        alpha = times.outputs[0]
+    elif material.alpha_mode == "cutout":
         cut = nodes.new("ShaderNodeMath")
         cut.operation = "GREATER_THAN"
         cut.inputs[1].default_value = material.alpha_threshold
         links.new(alpha, cut.inputs[0])
         alpha = cut.outputs[0]
-    links.new(alpha, mix.inputs["Fac"])
+    if alpha is not None:
+        links.new(alpha, mix.inputs["Fac"])
     links.new(clear.outputs["BSDF"], mix.inputs[1])
     links.new(surface, mix.inputs[2])
     return mix.outputs["Shader"]

@@ -27,6 +27,7 @@ UNLABELLED = 255
 class Truth:
     """``depth``: (H, W) float32 planar metres. ``normal``: (H, W, 3) float32 unit, camera frame. ``mask``: (H, W) uint8, person + 1.
 
+    ``layered``: (H, W) bool, the ray went through a blended layer: there Cycles' own depth is a matter of chance.
     ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. All 0 where nothing is hit.
     """
 
@@ -34,6 +35,7 @@ class Truth:
     normal: np.ndarray
     mask: np.ndarray
     segmentation: np.ndarray | None
+    layered: np.ndarray
 
 
 class Caster:
@@ -49,6 +51,11 @@ class Caster:
         counts = [len(p.mesh.faces) for p in people]
         self.person = np.repeat(np.arange(len(people)), counts)
         self._first = np.concatenate([[0], np.cumsum(counts)])
+        self._blended = np.concatenate(
+            [np.array([x.alpha_mode == "blend" for x in p.mesh.materials])[p.mesh.material_index] for p in people]
+        )
+        # (N,) of the last first_hits: which rays went through a blended layer.
+        self.through = np.zeros(0, bool)
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, np.ascontiguousarray(self._triangles, np.float32))
 
@@ -61,6 +68,7 @@ class Caster:
         n = len(directions)
         face, z, weights = np.full(n, -1), np.zeros(n), np.zeros((n, 3))
         alive, start = np.arange(n), np.zeros(n)
+        self.through = np.zeros(n, bool)
         for _ in range(MAX_LAYERS):
             d = directions[alive]
             origins = (d * start[alive, None]).astype(np.float32)
@@ -73,6 +81,7 @@ class Caster:
             done = alive[solid]
             face[done], z[done], weights[done] = hit[solid], hit_z[solid], hit_weights[solid]
             start[alive] = hit_z + LAYER_STEP_M
+            self.through[alive[self._blended[hit]]] = True
             alive = alive[~solid]
             if not len(alive):
                 break
@@ -166,7 +175,7 @@ def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int,
 def cast(people: list[PersonMesh], camera: Camera) -> Truth:
     """Every geometry channel of a frame; one ray per pixel centre inside the people's region."""
     h, w = camera.height, camera.width
-    truth = Truth(np.zeros((h, w), np.float32), np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.uint8), None)
+    truth = Truth(np.zeros((h, w), np.float32), np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.uint8), None, np.zeros((h, w), bool))
     if any(p.mesh.part is not None for p in people):
         truth.segmentation = np.zeros((h, w), np.uint8)
     box = region(people, camera)
@@ -176,6 +185,7 @@ def cast(people: list[PersonMesh], camera: Camera) -> Truth:
     caster = Caster(people, camera.world_to_camera)
     directions = camera_rays(camera.K, w, h)[y0:y1, x0:x1].reshape(-1, 3)
     face, z, weights = caster.first_hits(directions)
+    truth.layered[y0:y1, x0:x1] = caster.through.reshape(y1 - y0, x1 - x0)
     hit = np.flatnonzero(face >= 0)
     ys, xs = hit // (x1 - x0) + y0, hit % (x1 - x0) + x0
     truth.depth[ys, xs] = z[hit]

@@ -8,22 +8,34 @@ from manifests.errors import SampleRejected
 from manifests.job import Verify
 
 
-def agreement(depth: np.ndarray, mask: np.ndarray, other: np.ndarray, tolerance_m: float) -> float:
+def agreement(
+    depth: np.ndarray, mask: np.ndarray, other: np.ndarray, tolerance_m: float, skip: np.ndarray | None = None
+) -> float:
     """Share of the pixels that either engine calls foreground on which both do and depths agree within ``tolerance_m``.
 
-    ``depth``, ``other``: (H, W) float32 planar metres, 0 where missed. ``mask``: (H, W) uint8. 1.0 for an empty frame.
+    ``depth``, ``other``: (H, W) float32 planar metres, 0 where missed. ``mask``: (H, W) uint8. ``skip``: (H, W) bool, pixels that
+    are not opaque and do not count. 1.0 for an empty frame.
     """
     either = (mask != 0) | (other > 0)
-    both = (mask != 0) & (other > 0)
+    if skip is not None:
+        either &= ~skip
+    both = either & (mask != 0) & (other > 0)
     close = both & (np.abs(depth.astype(np.float64) - other) <= tolerance_m)
     return float(close.sum() / max(either.sum(), 1)) if either.any() else 1.0
 
 
-def check(sample_id: str, depth: np.ndarray, mask: np.ndarray, other: np.ndarray, limits: Verify) -> float:
+def check(
+    sample_id: str,
+    depth: np.ndarray,
+    mask: np.ndarray,
+    other: np.ndarray,
+    limits: Verify,
+    skip: np.ndarray | None = None,
+) -> float:
     """``agreement``, or SampleRejected with the figure and the worst pixel."""
     if not mask.any():
         raise SampleRejected(sample_id, "nobody in the frame")
-    share = agreement(depth, mask, other, limits.tolerance_m)
+    share = agreement(depth, mask, other, limits.tolerance_m, skip)
     if share < limits.opaque_share:
         both = (mask != 0) & (other > 0)
         worst = float(np.abs(depth.astype(np.float64) - other)[both].max()) if both.any() else float("nan")
