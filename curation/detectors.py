@@ -1,6 +1,7 @@
 """Upright pictures -> person boxes in original pixels, by one call for every kind of detector.
 
-Boxes are xyxy px, clipped to the picture. ``raw`` is the model's own score; it is None for a weak detector, which has none.
+Boxes are xyxy px, clipped to the picture. ``raw`` is the model's own score; it is None for a weak detector, which
+has none.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class FaceCascade:
     name = "opencv haarcascade_frontalface_default (weak)"
 
     def __init__(self, settings: Detector, root: Path) -> None:
-        path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+        path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
         self.weights_sha256 = _sha256(path)
         self._cascade = cv2.CascadeClassifier(str(path))
 
@@ -159,7 +160,9 @@ def nms(corners: np.ndarray, score: np.ndarray, iou: float = NMS_IOU) -> list[in
 
 
 def load(settings: Detector, root: Path) -> Any:
-    """The detector a job names: callable on (H, W, 3) uint8, with ``name``, ``weights_sha256``, ``weak``. Raises InputError."""
+    """The detector a job names: callable on (H, W, 3) uint8, with ``name``, ``weights_sha256``, ``weak``. Raises
+    InputError.
+    """
     return DETECTORS[settings.kind](settings, root)
 
 

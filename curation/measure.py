@@ -1,4 +1,6 @@
-"""One input -> everything later rules need to know of it, pixels read once: hashes, sizes, boxes. Nothing is decided here."""
+"""One input -> everything later rules need to know of it, pixels read once: hashes, sizes, boxes. Nothing is decided
+here.
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ def _bundled_files() -> list[tuple[Path, tuple[str, str, str]]]:
 
 
 def _bundled(scratch: Path) -> list[Photo]:
-    """The sample pictures, and a copy, a truncated file and a non-image made of them, so that each rule has work to do."""
+    """The sample pictures, and a copy, a truncated file and a non-image made of them, so that each rule has work to
+    do.
+    """
     files = _bundled_files()
     photos = [
         Photo(f"bundled/{package}/{path.name}", str(path), licence, "sample data of a library", False)

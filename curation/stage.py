@@ -75,9 +75,13 @@ def decide(rows: list[dict[str, Any]], stage: CurateStage) -> list[dict[str, Any
     for i, row in enumerate(rows):
         checks = [_check("readable", row["error"] is None, row["error"] or "yes", row["error_detail"] or "")]
         original = copies.get(i)
-        checks.append(_check("dup_exact", original is None, rows[original]["uri"] if original is not None else "", "same sha256"))
+        checks.append(
+            _check("dup_exact", original is None, rows[original]["uri"] if original is not None else "", "same sha256")
+        )
         if row["error"] is None:
-            checks.append(_check("min_side", large[i], f"{min(row['width'], row['height'])} px", f">= {stage.min_side_px} px"))
+            checks.append(
+                _check("min_side", large[i], f"{min(row['width'], row['height'])} px", f">= {stage.min_side_px} px")
+            )
             twin = near.get(i)
             shown = f"{twin[1]} bits from {rows[twin[0]]['uri']}" if twin else "none near"
             checks.append(_check("dup_near", twin is None, shown, f"<= {stage.duplicate_distance} bits"))
@@ -100,7 +104,13 @@ def decide(rows: list[dict[str, Any]], stage: CurateStage) -> list[dict[str, Any
 
 def code(rule: str, row: dict[str, Any]) -> str:
     """The reason code of a failed rule."""
-    names = {"readable": row["error"], "min_side": "too_small", "person": "no_person", "score": "low_score", "box_size": "small_box"}
+    names = {
+        "readable": row["error"],
+        "min_side": "too_small",
+        "person": "no_person",
+        "score": "low_score",
+        "box_size": "small_box",
+    }
     return names.get(rule, rule)
 
 
@@ -122,7 +132,11 @@ def _person(row: dict[str, Any], stage: CurateStage) -> list[dict[str, str]]:
         checks.append(_check("score", bool(confident), f"{best:.3f} raw", f"> {stage.min_score:g}"))
     if confident:
         size = max(side(b["xyxy"], stage.side_rule) for b in confident)
-        checks.append(_check("box_size", size > stage.min_box_px, f"{size:.0f} px", f"{stage.side_rule} > {stage.min_box_px:g} px"))
+        checks.append(
+            _check(
+                "box_size", size > stage.min_box_px, f"{size:.0f} px", f"{stage.side_rule} > {stage.min_box_px:g} px"
+            )
+        )
     return checks
 
 
@@ -146,7 +160,10 @@ def readings(decisions: list[dict[str, Any]], stage: CurateStage) -> dict[str, i
     found = {}
     for rule in READINGS:
         found[rule] = sum(
-            any(b["score"] is not None and b["score"] > stage.min_score and side(b["xyxy"], rule) > stage.min_box_px for b in d["boxes"])
+            any(
+                b["score"] is not None and b["score"] > stage.min_score and side(b["xyxy"], rule) > stage.min_box_px
+                for b in d["boxes"]
+            )
             for d in decisions
             if d["error"] is None and not d["weak"]
         )

@@ -16,7 +16,8 @@ SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 def write_views(folder: Path, manifest: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Write README.md and hf/SPLIT; ``rows``: the manifest's index rows. A shard with several splits gets no hf view.
 
-    `load_from_disk` opens whole files and ignores any filter, so a split's view may only list shards that hold nothing else.
+    `load_from_disk` opens whole files and ignores any filter, so a split's view may only list shards that hold
+    nothing else.
     """
     splits: dict[str, set[str]] = {}
     for row in rows:
@@ -29,7 +30,7 @@ def write_views(folder: Path, manifest: dict[str, Any], rows: list[dict[str, Any
 
 
 def _view(folder: Path, shards: list[str]) -> None:
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": f"../../{name}"} for name in shards],
         "_fingerprint": uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(shards)).hex[:16],
         "_format_columns": None,
@@ -63,13 +64,15 @@ configs:
 # {manifest["kind"].capitalize()} samples
 
 {manifest["rows"]} rows in {len(manifest["shards"])} shards ({counts}); manifest {manifest["number"]}.
-By split: {", ".join(f"{v} {k}" for k, v in sorted(manifest["splits"].items()))} (column `split`; people of one split appear in no other).
+By split: {", ".join(f"{v} {k}" for k, v in sorted(manifest["splits"].items()))} (column `split`; people of one split
+appear in no other).
 
 ## Rights
 
 {licences}
 
-{manifest["redistributable"]} of {manifest["rows"]} rows may be redistributed; the column `rights` says which, asset by asset.
+{manifest["redistributable"]} of {manifest["rows"]} rows may be redistributed; the column `rights` says which, asset
+by asset.
 
 ## Fields
 

@@ -34,7 +34,8 @@ FLOAT_SLACK_M = 2e-6
 def encode_depth(depth: np.ndarray, mask: np.ndarray) -> bytes:
     """(H, W) float32 metres, valid where ``mask`` (H, W) uint8 is not 0 -> blob, error at most 0.02 mm.
 
-    u16 affine in two byte planes; lossless float32 where the range passes 2.6 m. Raises ValueError on a depth that is not
+    u16 affine in two byte planes; lossless float32 where the range passes 2.6 m. Raises ValueError on a depth that
+    is not
     finite and positive inside the mask.
     """
     foreground = mask != 0

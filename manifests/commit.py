@@ -82,7 +82,8 @@ def fold(folder: Path, kind: str, stage_digest: str) -> dict[str, Any] | None:
     """Fold all receipts into the next manifest and its index, card and `datasets` views; returns the newest manifest,
     None before the first receipt.
 
-    Nothing is written when the newest manifest already says the same. Two drivers may fold at once: a number is taken by
+    Nothing is written when the newest manifest already says the same. Two drivers may fold at once: a number is
+    taken by
     exclusive create, and the loser reads again. Raises StorageError, ShardError.
     """
     while True:

@@ -1,4 +1,6 @@
-"""A dataset folder -> rows by position, filters and iteration, through its newest manifest; shards are memory-mapped."""
+"""A dataset folder -> rows by position, filters and iteration, through its newest manifest; shards are
+memory-mapped.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,13 @@ from manifests.shards import sample_of
 
 
 class Dataset:
-    """Rows of ``folder`` in order of ``index``. Shards open on first touch, once per process, so forks and spawns are safe.
+    """Rows of ``folder`` in order of ``index``. Shards open on first touch, once per process, so forks and spawns
+    are safe.
 
-    ``len``, ``ds[i]`` (a row as a dict, blobs coded), ``ds.sample(i)`` (decoded), iteration, ``filter``. ``labels``: one dict
-    per row from the index. Raises InputError where there is no dataset, ShardError where its files are not what was written.
+    ``len``, ``ds[i]`` (a row as a dict, blobs coded), ``ds.sample(i)`` (decoded), iteration, ``filter``. ``labels``:
+    one dict
+    per row from the index. Raises InputError where there is no dataset, ShardError where its files are not what was
+    written.
     """
 
     def __init__(self, folder: str | Path) -> None:

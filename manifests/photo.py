@@ -41,7 +41,8 @@ def header(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Header]:
     """(H, W, 3) uint8 sRGB, turned upright by its EXIF orientation, and the file's header. Raises PhotoError.
 
-    JPEGs go through a strict decoder: PIL and OpenCV accept every file damaged in the middle (measured), this one refuses.
+    JPEGs go through a strict decoder: PIL and OpenCV accept every file damaged in the middle (measured), this one
+    refuses.
     """
     found, picture = _open(data, max_pixels, max_bytes)
     try:

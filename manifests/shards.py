@@ -241,7 +241,9 @@ def fsync_folder(folder: Path) -> None:
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The record batches of a shard, memory-mapped. Raises ShardError when it is missing, truncated or no Arrow stream."""
+    """The record batches of a shard, memory-mapped. Raises ShardError when it is missing, truncated or no Arrow
+    stream.
+    """
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
             yield from reader

@@ -20,7 +20,8 @@ from manifests.shards import read_batches, row_hash, sample_of
 def verify(folder: Path) -> list[str]:
     """Problems of the dataset in ``folder``, one line each; an empty list means sound.
 
-    Re-reads every byte: the manifest's, receipts', index's and shards' hashes, the index's hash of each row, counts, schema;
+    Re-reads every byte: the manifest's, receipts', index's and shards' hashes, the index's hash of each row, counts,
+    schema;
     decodes every rendered row and checks its geometry.
     """
     folder = Path(folder)
@@ -106,7 +107,9 @@ def _row(row: dict[str, Any], kind: str, label: dict[str, Any] | None) -> list[s
 
 
 def geometry(s: RenderedSample) -> list[str]:
-    """What is wrong with the geometry of one sample: sizes, unit normals, depth only inside the mask, K, pose, boxes."""
+    """What is wrong with the geometry of one sample: sizes, unit normals, depth only inside the mask, K, pose,
+    boxes.
+    """
     h, w = s.mask.shape
     inside = s.mask != 0
     found = []

@@ -108,11 +108,11 @@ def inspect(
     out: Annotated[Path, typer.Option(help="folder for the PNGs")] = Path("."),
 ) -> None:
     """Print counts, fields and rights; --row writes rows as PNG."""
-    from manifests import inspect as look
+    from manifests import view
     from manifests.dataset import Dataset
 
     for dataset in datasets(folder):
-        typer.echo(f"{dataset}\n" + json.dumps(look.summary(dataset), indent=2, default=str))
+        typer.echo(f"{dataset}\n" + json.dumps(view.summary(dataset), indent=2, default=str))
         if row:
             opened = Dataset(dataset)
             out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def inspect(
                 if not 0 <= i < len(opened):
                     raise InputError(f"row {i}: {dataset} has rows 0 to {len(opened) - 1}")
                 path = out / f"{dataset.name}-{i:06d}.png"
-                path.write_bytes(look.row_png(opened[i]))
+                path.write_bytes(view.row_png(opened[i]))
                 typer.echo(str(path))
 
 

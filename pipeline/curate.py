@@ -1,4 +1,6 @@
-"""A curate stage -> a decision for every input and a dataset of the kept ones, through Ray Data; resumes by partition."""
+"""A curate stage -> a decision for every input and a dataset of the kept ones, through Ray Data; resumes by
+partition.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ PARTITION = 64
 def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]:
     """Measure what is still missing, decide over all, write the kept. Ray must be running.
 
-    ``folder``: the stage's dataset folder. ``root``: where relative paths start. Returns counts. Raises InputError, JobError,
+    ``folder``: the stage's dataset folder. ``root``: where relative paths start. Returns counts. Raises InputError,
+    JobError,
     StorageError.
     """
     assert job.curate is not None
@@ -53,15 +56,15 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
         "failed": 0,
         "seconds": round(time.monotonic() - started, 1),
     }
-    events.emit("stage_finished", stage="curate", funnel=funnel(decisions), readings=readings(decisions, stage), **result)
+    events.emit(
+        "stage_finished", stage="curate", funnel=funnel(decisions), readings=readings(decisions, stage), **result
+    )
     return result
 
 
 def _measured(stage: CurateStage, root: Path, folder: Path, photos: list[Photo]) -> list[dict[str, Any]]:
     """All measurement rows; partitions that are on disk are read, the others go through Ray Data."""
-    parts = {
-        f"{first:08d}": photos[first : first + PARTITION] for first in range(0, len(photos), PARTITION)
-    }
+    parts = {f"{first:08d}": photos[first : first + PARTITION] for first in range(0, len(photos), PARTITION)}
     where = folder / "measurements"
     missing = [name for name in parts if not (where / f"{name}.parquet").exists()]
     if missing:
@@ -71,7 +74,9 @@ def _measured(stage: CurateStage, root: Path, folder: Path, photos: list[Photo])
         context.print_on_execution_start = False
         cores = stage.workers or int(ray.cluster_resources().get("CPU", 1))
         workers = max(1, min(cores, len(missing) * PARTITION // 8 + 1))
-        items = [{"partition": name, "position": i, "photo": vars(p)} for name in missing for i, p in enumerate(parts[name])]
+        items = [
+            {"partition": name, "position": i, "photo": vars(p)} for name in missing for i, p in enumerate(parts[name])
+        ]
         measured = ray.data.from_items(items, override_num_blocks=max(1, min(len(items), 4 * workers))).map(
             measuring(stage, root), compute=ray.data.ActorPoolStrategy(size=workers)
         )
@@ -126,7 +131,9 @@ def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any], path: s
     with storage(Path(path)):
         data = Path(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != d["sha256"]:
-        raise ShardError(f"{path}: the file changed while the stage ran; give the job a new `name` to curate it as it is now")
+        raise ShardError(
+            f"{path}: the file changed while the stage ran; give the job a new `name` to curate it as it is now"
+        )
     return {
         "sample_id": f"{digest[:12]}-{d['sha256'][:16]}",
         "stage_digest": digest,

@@ -32,7 +32,9 @@ def subject(person: PersonMesh, framing: str) -> np.ndarray:
 def draw_camera(
     person: PersonMesh, framing: str, prior: CameraPrior, width: int, height: int, rng: np.random.Generator
 ) -> Camera:
-    """A camera that shows ``framing`` of ``person`` (who faces -y): azimuth 0 looks at the face, 90 from the person's left."""
+    """A camera that shows ``framing`` of ``person`` (who faces -y): azimuth 0 looks at the face, 90 from the
+    person's left.
+    """
     azimuth = np.radians(rng.uniform(*prior.azimuth_deg)) * (FACE_AZIMUTH if framing == "face" else 1.0)
     elevation = np.radians(rng.uniform(*prior.elevation_deg))
     roll = np.radians(rng.normal(0, prior.roll_deg))

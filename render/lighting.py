@@ -25,7 +25,9 @@ def environments(prior: LightPrior, root: Path) -> list[tuple[str, Path, str]]:
     if prior.environments == "bundled":
         spec = importlib.util.find_spec("bpy")
         if spec is None or spec.origin is None:
-            raise InputError("render.lighting.environments: `bundled` maps come with bpy, which is not installed; install maquette[render]")
+            raise InputError(
+                "render.lighting.environments: `bundled` maps come with bpy, which is not installed; install maquette[render]"
+            )
         files = sorted(Path(spec.origin).parent.glob("*/datafiles/studiolights/world/*.exr"))
     else:
         folder = root / prior.environments
@@ -36,7 +38,9 @@ def environments(prior: LightPrior, root: Path) -> list[tuple[str, Path, str]]:
 
 
 def draw_lighting(prior: LightPrior, maps: list[tuple[str, Path, str]], rng: np.random.Generator) -> Lighting:
-    """One map, its yaw and strength. Maps are brought to one mean radiance, so that `strength` means the same on each."""
+    """One map, its yaw and strength. Maps are brought to one mean radiance, so that `strength` means the same on
+    each.
+    """
     name, path, _ = maps[rng.integers(len(maps))]
     yaw = float(rng.uniform(0, 360))
     strength = float(rng.uniform(*prior.strength)) * MEAN_RADIANCE / mean_radiance(str(path))

@@ -31,7 +31,9 @@ def pool(stage: RenderStage, root: Path) -> tuple[list[Identity], list[tuple[str
     inputs: list[tuple[str, str]] = []
     for i, settings in enumerate(stage.assets):
         for identity_id, key, sha256 in source_of(settings, stage.people_seed, root).identities():
-            identities.append(Identity(identity_id, i, key, split_of(identity_id, stage.splits, f"split/{stage.people_seed}")))
+            identities.append(
+                Identity(identity_id, i, key, split_of(identity_id, stage.splits, f"split/{stage.people_seed}"))
+            )
             inputs.append((identity_id, sha256))
     twice = {i for i, _ in inputs if sum(i == j for j, _ in inputs) > 1}
     if twice:
@@ -72,7 +74,9 @@ class Renderer:
         clock.lap("embree")
         frame = self._engine.render(scene, border)
         clock.lap("cycles")
-        share = verify.check(spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered)
+        share = verify.check(
+            spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
+        )
         image = lighting.composite(frame.rgba, lighting.background(scene.camera, scene.lighting))
         alpha = np.rint(np.clip(frame.rgba[..., 3], 0, 1) * 255).astype(np.uint8)
         people = describe(scene.people, truth.mask, scene.camera)
@@ -134,7 +138,11 @@ def describe(people: list[PersonMesh], mask: np.ndarray, camera: Camera) -> list
     described = []
     for i, person in enumerate(people):
         ys, xs = np.nonzero(mask == i + 1)
-        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32) if len(xs) else np.zeros(4, np.float32)
+        box = (
+            np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+            if len(xs)
+            else np.zeros(4, np.float32)
+        )
         uv, points, visibility = np.zeros((0, 2)), np.zeros((0, 3)), np.zeros(0, np.uint8)
         if person.keypoints is not None:
             points = person.keypoints

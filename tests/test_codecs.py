@@ -68,7 +68,9 @@ def test_planes_and_lossless_images_are_exact_and_jpeg_is_close():
         assert np.abs(codecs.decode_image(codecs.encode_image(smooth, kind)).astype(int) - smooth).max() < 12
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:10], lambda b: b"XX" + b[2:], lambda b: b[:-5], lambda b: b[:20] + b"zz" + b[22:]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:10], lambda b: b"XX" + b[2:], lambda b: b[:-5], lambda b: b[:20] + b"zz" + b[22:]]
+)
 def test_a_damaged_blob_is_an_error_not_an_array(damage):
     blob = codecs.encode_u8(np.random.default_rng(0).integers(0, 256, (H, W), dtype=np.uint8))
     with pytest.raises(ShardError):

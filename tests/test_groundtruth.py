@@ -1,4 +1,6 @@
-"""Ground truth against closed forms: a tilted plane, a box, a sphere under a rolled, off-centre camera; and against Cycles."""
+"""Ground truth against closed forms: a tilted plane, a box, a sphere under a rolled, off-centre camera; and against
+Cycles.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,8 @@ def test_fine_sphere_up_to_80_degrees():
     sagitta = radius - np.sqrt(radius**2 - (edge**2) / 3)
     slant = 1 / np.cos(np.radians(incidence[use]))
     assert (np.abs(truth.depth - z)[use] < 1e-5 + sagitta * slant).all()
-    # An interpolated normal is that of the chord's point: off by at most the depth error seen from the centre, plus the bend.
+    # An interpolated normal is that of the chord's point: off by at most the depth error seen from the centre, plus
+    # the bend.
     bend = np.degrees(sagitta * np.tan(np.radians(incidence[use])) / radius + (edge / radius) ** 2 / 8)
     assert (angle_deg(truth.normal, n)[use] < 0.01 + bend).all()
 
@@ -193,7 +196,9 @@ def test_cycles_and_embree_agree_and_blender_turns_the_environment_as_we_do(tmp_
 
     picture = np.zeros((64, 128, 3), np.float32)
     rng = np.random.default_rng(3)
-    picture += cv2.resize(rng.random((8, 16, 3)).astype(np.float32), (128, 64), interpolation=cv2.INTER_CUBIC).clip(0.02, 1)
+    picture += cv2.resize(rng.random((8, 16, 3)).astype(np.float32), (128, 64), interpolation=cv2.INTER_CUBIC).clip(
+        0.02, 1
+    )
     path = tmp_path / "sky.hdr"
     cv2.imwrite(str(path), picture)
     engine = BlenderEngine(Engine(samples=4, denoiser="none"), 1, tmp_path)

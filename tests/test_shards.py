@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from manifests import commit, inspect
+from manifests import commit, view
 from manifests.dataset import Dataset
 from manifests.errors import InputError, ShardError, StorageError
 from manifests.shards import ShardWriter, row_of
@@ -186,7 +186,9 @@ from tests import samples; from manifests.errors import StorageError
 try: samples.task(Path(sys.argv[1]), 0, 4)
 except StorageError as error: print(error); sys.exit(3)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 3, done.stderr
     assert "File too large" in done.stdout
     assert "free space" in done.stdout
@@ -222,6 +224,6 @@ def test_summary_and_pictures(tmp_path):
     import cv2
 
     folder = samples.dataset(tmp_path, 3, splits=("train", "test"))
-    assert inspect.summary(folder)["splits"] == {"train": 2, "test": 1}
-    picture = cv2.imdecode(np.frombuffer(inspect.row_png(Dataset(folder)[0]), np.uint8), cv2.IMREAD_COLOR)
+    assert view.summary(folder)["splits"] == {"train": 2, "test": 1}
+    picture = cv2.imdecode(np.frombuffer(view.row_png(Dataset(folder)[0]), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (128 + 22, 4 * 96, 3)

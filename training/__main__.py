@@ -1,4 +1,6 @@
-"""`python -m training RUN --stage pretrain | finetune:NAME | evaluate` -> that stage trained; runs without Ray or Blender."""
+"""`python -m training RUN --stage pretrain | finetune:NAME | evaluate` -> that stage trained; runs without Ray or
+Blender.
+"""
 
 from __future__ import annotations
 

@@ -68,7 +68,9 @@ def load_encoder(path: Path, model: nn.Module) -> None:
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
-        raise JobError(f"init {path}: does not fit this model; set the same `model` ({str(error).splitlines()[0]})") from None
+        raise JobError(
+            f"init {path}: does not fit this model; set the same `model` ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def newest(folder: Path) -> Path | None:
@@ -87,5 +89,9 @@ def check_same(was: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Raise JobError naming the settings in which a checkpoint's digest differs from the job's."""
     if was["sha256"] == now["sha256"]:
         return
-    changed = sorted(k for k in was["fields"].keys() | now["fields"].keys() if was["fields"].get(k) != now["fields"].get(k))
-    raise JobError(f"{folder}: trained with other {', '.join(changed)}; give the job a new `name`, or delete the folder")
+    changed = sorted(
+        k for k in was["fields"].keys() | now["fields"].keys() if was["fields"].get(k) != now["fields"].get(k)
+    )
+    raise JobError(
+        f"{folder}: trained with other {', '.join(changed)}; give the job a new `name`, or delete the folder"
+    )

@@ -1,6 +1,7 @@
 """Dataset folders -> batches in an order that depends on seed and position alone, decoded ahead of the step by threads.
 
-Position p is the p-th sample the model ever sees: epoch p // n, place p % n in that epoch's permutation. World size, threads
+Position p is the p-th sample the model ever sees: epoch p // n, place p % n in that epoch's permutation. World size,
+threads
 and restarts never enter.
 """
 
@@ -32,7 +33,9 @@ class Rows:
         self._ends = np.cumsum([len(d) for d in self._sets])
         if not len(self):
             where = ", ".join(map(str, folders))
-            raise InputError(f"no {split or ''} rows in {where}: render or curate more, or choose another split".replace("  ", " "))
+            raise InputError(
+                f"no {split or ''} rows in {where}: render or curate more, or choose another split".replace("  ", " ")
+            )
         # What the rows are, for the digest: a dataset's newest manifest names its every byte.
         self.identity = [f"{d.manifest['stage_digest']}:{len(d)}" for d in self._sets]
 

@@ -1,4 +1,6 @@
-"""Fine-tuned models and held-out samples -> metrics beside those of the trivial predictors, and panels for the report."""
+"""Fine-tuned models and held-out samples -> metrics beside those of the trivial predictors, and panels for the
+report.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ MEAN_MAP = (64, 48)
 
 
 def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
-    """Judge every fine-tune on ``settings.split`` at native resolution; writes and returns ``run``/evaluate/metrics.json."""
+    """Judge every fine-tune on ``settings.split`` at native resolution; writes and returns
+    ``run``/evaluate/metrics.json.
+    """
     folder = run / "evaluate"
     (folder / "panels").mkdir(parents=True, exist_ok=True)
     rows = data.Rows(folders(run, settings.data), settings.split)
@@ -58,7 +62,9 @@ def judge(run: Path, settings: Finetune, rows: data.Rows, panels: Path) -> dict[
             for k, g in guesses.items():
                 pooled.setdefault(k, []).append(normal_angles(g[inside], truth[inside]))
         person = row["people"][0]["asset_id"] if row["people"] else ""
-        per_sample.append({"sample_id": row["sample_id"], "framing": row["camera"]["framing"], "asset": person, **measures})
+        per_sample.append(
+            {"sample_id": row["sample_id"], "framing": row["camera"]["framing"], "asset": person, **measures}
+        )
         if i < PANELS:
             draw_panel(panels / settings.name / f"{i:02d}.png", row, truth, predicted, inside, settings.task)
     means = {k: _mean([s[k] for s in per_sample]) for k in ("model", *trivial)}
@@ -105,7 +111,9 @@ def draw_panel(
 
 @torch.no_grad()
 def predict(model: DenseModel, row: dict[str, Any], settings: Finetune) -> np.ndarray:
-    """(H, W) relative depth or (H, W, 3) unit normals at the row's own resolution, mean of the picture and its mirror."""
+    """(H, W) relative depth or (H, W, 3) unit normals at the row's own resolution, mean of the picture and its
+    mirror.
+    """
     image = torch.from_numpy(dense_sample(row, None, (settings.height, settings.width), settings.task)["image"])
     out = model(torch.stack([image, image.flip(-1)])).numpy()
     mirrored = out[1][..., ::-1]
@@ -128,7 +136,8 @@ def truth_of(row: dict[str, Any], task: str) -> np.ndarray:
 def trivial_predictors(settings: Finetune, train: data.Rows) -> dict[str, Any]:
     """name -> (height, width) -> a guess that never looks at the picture.
 
-    Depth: a constant (after alignment the mean depth). Normals: the one direction that suits the training set best, and its
+    Depth: a constant (after alignment the mean depth). Normals: the one direction that suits the training set best,
+    and its
     mean normal map.
     """
     if settings.task == "depth":

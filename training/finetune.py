@@ -29,7 +29,9 @@ def finetune(run: Path, settings: Finetune) -> Path:
     if settings.init != "random":
         start = run / "pretrain/model.safetensors" if settings.init == "pretrain" else Path(settings.init)
         if not start.is_file():
-            raise InputError(f"finetune {settings.name}: init {start} does not exist; run pretrain first, or set init: random")
+            raise InputError(
+                f"finetune {settings.name}: init {start} does not exist; run pretrain first, or set init: random"
+            )
         checkpoint.load_encoder(start, model)
         source = [_weights_id(start)]
 

@@ -15,7 +15,9 @@ CHANNELS = {"depth": 1, "normal": 3}
 
 
 class DenseModel(nn.Module):
-    """Encoder, then features of three depths fused, upsampled by convolutions, and joined by the picture's own detail."""
+    """Encoder, then features of three depths fused, upsampled by convolutions, and joined by the picture's own
+    detail.
+    """
 
     def __init__(self, size: Size, task: str, width: int) -> None:
         super().__init__()
@@ -30,7 +32,9 @@ class DenseModel(nn.Module):
         self.out = nn.Sequential(_block(width + width // 2, width // 2), nn.Conv2d(width // 2, CHANNELS[task], 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised -> (B, 1, H, W) relative depth, or (B, 3, H, W) unit normals (OpenCV camera frame)."""
+        """(B, 3, H, W) normalised -> (B, 1, H, W) relative depth, or (B, 3, H, W) unit normals (OpenCV camera
+        frame).
+        """
         patch = self.encoder.size.patch
         grid = (images.shape[2] // patch, images.shape[3] // patch)
         tokens = torch.cat(self.encoder(images, taps=self.taps), dim=-1)

@@ -1,6 +1,7 @@
 """A model, its data and a loss -> trained weights: the one loop of pre-training and fine-tuning.
 
-Resume is the same call again: weights, optimiser, step and data position come back, so a killed run ends with the same bits.
+Resume is the same call again: weights, optimiser, step and data position come back, so a killed run ends with the
+same bits.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def run(
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
             if not torch.isfinite(norm):
-                raise MaquetteError(f"{title}: the loss or its gradient is not finite at step {step}; lower optim.lr. "
-                                    f"The last good state is in {folder / 'checkpoints'}")
+                raise MaquetteError(
+                    f"{title}: the loss or its gradient is not finite at step {step}; lower optim.lr. "
+                    f"The last good state is in {folder / 'checkpoints'}"
+                )
             optimiser.step()
             now = time.perf_counter()
             metrics.step(step, loss, optim.lr * share, optim.batch / (now - started), waited)
@@ -105,7 +108,9 @@ def linear(optim: Optim) -> Callable[[int], float]:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """AdamW groups: no decay on vectors; encoder layer i learns at layer_decay ** (L + 1 - i), the head at 1 (Sapiens2 3.0)."""
+    """AdamW groups: no decay on vectors; encoder layer i learns at layer_decay ** (L + 1 - i), the head at 1
+    (Sapiens2 3.0).
+    """
     depth = len(model.encoder.blocks)  # type: ignore[union-attr, arg-type]
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
@@ -190,7 +195,13 @@ def _bar(title: str, steps: int, first: int) -> tuple[Any, Any]:
     console = Console(stderr=True)
     if not console.is_terminal:
         return None, None
-    columns = (TextColumn(f"[bold]{title:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn(f"[bold]{title:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console)
     bar.start()
     return bar, bar.add_task("", total=steps, completed=first, note="")

@@ -12,7 +12,8 @@ from torch import Tensor
 def depth_loss(prediction: Tensor, depth: Tensor, mask: Tensor) -> Tensor:
     """Scale-and-shift-invariant L1 plus gradient matching (MiDaS, Ranftl et al. 2020; DAViD section 5.2).
 
-    ``prediction``: (B, 1, H, W) relative. ``depth``: (B, 1, H, W) metres. Truth is normalised per picture to median 0 and
+    ``prediction``: (B, 1, H, W) relative. ``depth``: (B, 1, H, W) metres. Truth is normalised per picture to median
+    0 and
     mean deviation 1; the prediction is fitted by least squares first.
     """
     target = normalised_depth(depth, mask)
@@ -53,7 +54,9 @@ def align(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Ten
 
 
 def gradient(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute difference of ``error`` (B, 1, H, W) between neighbours that are both foreground, at three scales."""
+    """Mean absolute difference of ``error`` (B, 1, H, W) between neighbours that are both foreground, at three
+    scales.
+    """
     total = error.new_zeros(())
     for step in (1, 2, 4):
         e, m = error[..., ::step, ::step], mask[..., ::step, ::step]

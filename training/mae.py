@@ -12,7 +12,9 @@ from training.vit import Block, Encoder, Size, gather, init_weights, patchify, s
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder on the visible patches; a light decoder that keeps the shuffled order and predicts masked patches alone."""
+    """Encoder on the visible patches; a light decoder that keeps the shuffled order and predicts masked patches
+    alone.
+    """
 
     def __init__(self, size: Size, decoder_dim: int, decoder_depth: int, mask_ratio: float) -> None:
         super().__init__()
@@ -31,7 +33,8 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """``images``: (B, 3, H, W) normalised. ``order``: (B, N) int64 permutations; the first quarter is seen.
 
-        Returns the loss (scalar: mean squared error on masked patches, each normalised by its own mean and variance) and the
+        Returns the loss (scalar: mean squared error on masked patches, each normalised by its own mean and variance)
+        and the
         prediction (B, M, 3 P P).
         """
         patch = self.encoder.size.patch

@@ -11,7 +11,9 @@ WITHIN_DEG = (11.25, 22.5, 30.0)
 
 
 def depth_metrics(prediction: np.ndarray, depth: np.ndarray) -> dict[str, float]:
-    """AbsRel and RMSE (metres) after a least-squares scale and shift (DAViD section 5.4). Both (M,) float; ``depth`` metres."""
+    """AbsRel and RMSE (metres) after a least-squares scale and shift (DAViD section 5.4). Both (M,) float; ``depth``
+    metres.
+    """
     p, z = prediction.astype(np.float64), depth.astype(np.float64)
     centred = p - p.mean()
     variance = (centred**2).sum()

@@ -86,15 +86,19 @@ def _build(kind: type, tree: dict[str, Any] | None) -> Any:
         return None
     names = {f.name for f in dataclasses.fields(kind)}
     if set(tree) != names:
-        raise JobError(f"{kind.__name__.lower()}: fields {sorted(set(tree) ^ names)} do not match this trainer's version")
-    values = {k: tuple(v) if k in ("betas", "crop_scale") else v for k, v in tree.items()}
+        raise JobError(
+            f"{kind.__name__.lower()}: fields {sorted(set(tree) ^ names)} do not match this trainer's version"
+        )
+    values: dict[str, Any] = {k: tuple(v) if k in ("betas", "crop_scale") else v for k, v in tree.items()}
     if "optim" in values:
-        values["optim"] = _build(Optim, values["optim"])
+        values["optim"] = _build(Optim, tree["optim"])
     return kind(**values)
 
 
 def digest(settings: Any, data: list[str]) -> dict[str, Any]:
-    """What a checkpoint must match to be gone on with: every field that changes the weights, and the data's identity."""
+    """What a checkpoint must match to be gone on with: every field that changes the weights, and the data's
+    identity.
+    """
     fields = dataclasses.asdict(settings)
     fields["optim"].pop("checkpoint_every")
     fields = json.loads(json.dumps({**fields, "data": data}))

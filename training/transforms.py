@@ -24,9 +24,16 @@ def normalise(rgb: np.ndarray) -> np.ndarray:
 
 
 def pretrain_sample(
-    kind: str, row: dict[str, Any], rng: np.random.Generator, size: tuple[int, int], crop_scale: tuple[float, float], patches: int
+    kind: str,
+    row: dict[str, Any],
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    crop_scale: tuple[float, float],
+    patches: int,
 ) -> dict[str, np.ndarray]:
-    """{"image": (3, H, W) float32, "order": (N,) int64}: random resized crop, flip, and the order patches are masked in."""
+    """{"image": (3, H, W) float32, "order": (N,) int64}: random resized crop, flip, and the order patches are masked
+    in.
+    """
     rgb = picture(kind, row)
     h, w = size
     x0, y0, cw, ch = random_crop(rgb.shape[1], rgb.shape[0], crop_scale, w / h, rng)

@@ -1,4 +1,5 @@
-"""Pictures -> patch tokens -> features: a plain pre-norm vision transformer (Dosovitskiy et al. 2021) on torch's own attention.
+"""Pictures -> patch tokens -> features: a plain pre-norm vision transformer (Dosovitskiy et al. 2021) on torch's own
+attention.
 
 Legend: B batch, N tokens, D width, P patch side in px.
 """
@@ -73,9 +74,11 @@ class Encoder(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor, keep: Tensor | None = None, taps: tuple[int, ...] = ()) -> list[Tensor]:
-        """``images``: (B, 3, H, W) normalised float. ``keep``: (B, K) int64 indices of the patches to look at, None = all.
+        """``images``: (B, 3, H, W) normalised float. ``keep``: (B, K) int64 indices of the patches to look at, None
+        = all.
 
-        Returns the normed output (B, K or N, D), preceded by the outputs of the blocks in ``taps``. Patches are gathered
+        Returns the normed output (B, K or N, D), preceded by the outputs of the blocks in ``taps``. Patches are
+        gathered
         before they are embedded: a masked patch costs nothing.
         """
         grid = (images.shape[2] // self.size.patch, images.shape[3] // self.size.patch)

@@ -47,7 +47,9 @@ class ScanFiles:
         name = asset_id(path)
         for reference in references(path):
             if not reference.resolve().is_relative_to(path.parent.resolve()):
-                raise AssetError(name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it")
+                raise AssetError(
+                    name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it"
+                )
         mesh = import_file(name, path)
         mesh, said = stand(name, path, mesh, self._source)
         height = float(mesh.vertices[:, 2].max())
@@ -103,12 +105,16 @@ def references(path: Path) -> list[Path]:
             names = [x.get("uri", "") for kind in ("buffers", "images") for x in tree.get(kind, [])]
             return [path.parent / unquote(n) for n in names if n and not n.startswith("data:")]
         if path.suffix.lower() == ".obj":
-            libraries = [path.parent / m.strip() for m in re.findall(r"^mtllib (.+)$", path.read_text(errors="replace"), re.M)]
+            libraries = [
+                path.parent / m.strip() for m in re.findall(r"^mtllib (.+)$", path.read_text(errors="replace"), re.M)
+            ]
             maps = [
                 path.parent / m.split()[-1]
                 for library in libraries
                 if library.is_file()
-                for m in re.findall(r"^\s*(?:map_\w+|bump|norm|disp) (.+)$", library.read_text(errors="replace"), re.M | re.I)
+                for m in re.findall(
+                    r"^\s*(?:map_\w+|bump|norm|disp) (.+)$", library.read_text(errors="replace"), re.M | re.I
+                )
             ]
             return [*libraries, *maps]
     except (OSError, ValueError, AttributeError):
@@ -143,6 +149,7 @@ def stand(name: str, path: Path, mesh: Mesh, source: FilesSource) -> tuple[Mesh,
     normals = mesh.corner_normals @ TO_Z_UP[up].T.astype(np.float32)
     height = float(np.ptp(vertices[:, 2]))
     low, high = source.height_gate_m
+    unit: str
     if source.unit != "auto":
         unit = source.unit
     elif declared:
@@ -152,12 +159,16 @@ def stand(name: str, path: Path, mesh: Mesh, source: FilesSource) -> tuple[Mesh,
     scale = METRES[unit]
     if not low <= height * scale <= high:
         raise UnitError(
-            name, f"height {height * scale:.3g} m is outside {low:g}-{high:g} m at unit {unit}; set render.assets' unit or up, or its height_gate_m"
+            name,
+            f"height {height * scale:.3g} m is outside {low:g}-{high:g} m at unit {unit}; set render.assets' unit or up, or its height_gate_m",
         )
     vertices *= scale
     middle = (vertices.min(0) + vertices.max(0)) / 2
     vertices -= [middle[0], middle[1], vertices[:, 2].min()]
-    said = {"unit": unit if source.unit != "auto" or declared else f"{unit} (guessed)", "up": up if source.up != "auto" or declared else f"{up} (guessed)"}
+    said = {
+        "unit": unit if source.unit != "auto" or declared else f"{unit} (guessed)",
+        "up": up if source.up != "auto" or declared else f"{up} (guessed)",
+    }
     return dataclasses.replace(mesh, vertices=vertices.astype(np.float32), corner_normals=normals), said
 
 

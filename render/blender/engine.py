@@ -22,7 +22,9 @@ from render.blender.materials import build_material
 from render.scene import Camera, Lighting, PersonMesh, Scene
 
 # What Blender only prints; a frame that comes with one of these is not to be trusted.
-FATAL = re.compile(r"Error: (?!Python)|Unable to (?:open|load)|SVM stack|out of memory|Missing image|failed to load", re.I)
+FATAL = re.compile(
+    r"Error: (?!Python)|Unable to (?:open|load)|SVM stack|out of memory|Missing image|failed to load", re.I
+)
 DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("FAST", "BALANCED"), "high": ("ACCURATE", "HIGH")}
 # Our name -> the pass's names in 4.5 and 5.0.
 PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "Object Index")}
@@ -33,8 +35,10 @@ MISS_M = 1e9
 class Frame:
     """One Cycles render at full size, zero outside the border. H rows, W columns.
 
-    ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent. ``depth``: (H, W) float32 planar z in metres,
-    0 where missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender printed.
+    ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent. ``depth``: (H, W) float32 planar z
+    in metres,
+    0 where missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender
+    printed.
     """
 
     rgba: np.ndarray
@@ -76,7 +80,9 @@ class BlenderEngine:
                 self._exr.unlink(missing_ok=True)
             printed = log()
         if FATAL.search(printed):
-            raise RenderError("", "Blender said: " + "; ".join(x for x in printed.splitlines() if FATAL.search(x))[:800])
+            raise RenderError(
+                "", "Blender said: " + "; ".join(x for x in printed.splitlines() if FATAL.search(x))[:800]
+            )
         depth = passes["Depth"][..., 0]
         hit = (depth > 0) & (depth < MISS_M)
         index = np.where(hit, np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
@@ -137,7 +143,17 @@ class BlenderEngine:
         blender = bpy.context.scene
         blender.camera = None
         blender.world = None
-        for kind in ("objects", "meshes", "cameras", "materials", "images", "worlds", "textures", "lights", "node_groups"):
+        for kind in (
+            "objects",
+            "meshes",
+            "cameras",
+            "materials",
+            "images",
+            "worlds",
+            "textures",
+            "lights",
+            "node_groups",
+        ):
             blocks = getattr(bpy.data, kind)
             blocks_to_go = [b for b in blocks if not (kind == "images" and b.type in ("RENDER_RESULT", "COMPOSITING"))]
             bpy.data.batch_remove(blocks_to_go)
@@ -210,7 +226,9 @@ def build_world(lighting: Lighting) -> None:
 
 
 def read_passes(path: Path) -> dict[str, np.ndarray]:
-    """pass name -> (H, W, C) float32 from a one-part multilayer EXR. Raises RenderError naming a pass that is absent."""
+    """pass name -> (H, W, C) float32 from a one-part multilayer EXR. Raises RenderError naming a pass that is
+    absent.
+    """
     with OpenEXR.File(str(path), separate_channels=True) as file:
         channels = {name: channel.pixels for name, channel in file.channels().items()}
     found: dict[str, np.ndarray] = {}

@@ -18,7 +18,8 @@ MAX_TEXTURE_PX = 2048
 
 
 def import_file(asset_id: str, path: Path) -> Mesh:
-    """One mesh of all visible geometry in the file, modifiers and skin applied; world axes as Blender imports them (z up).
+    """One mesh of all visible geometry in the file, modifiers and skin applied; world axes as Blender imports them
+    (z up).
 
     Scripts and drivers in the file never run; nothing stays in Blender. Raises AssetError.
     """
@@ -71,8 +72,12 @@ def _merge(objects: list[Any]) -> Mesh | None:
             faces, loops, normals = faces[:, ::-1], loops[:, ::-1], normals[:, ::-1]
         layer = mesh.uv_layers.active
         uv = _read(layer.uv, "vector", 2)[loops] if layer else np.zeros((n, 3, 2))
-        slots = [_material(s.material, known, materials) for s in obj.material_slots] or [_material(None, known, materials)]
-        index = np.array(slots)[np.clip(_read(mesh.loop_triangles, "material_index", 1, np.int32)[:, 0], 0, len(slots) - 1)]
+        slots = [_material(s.material, known, materials) for s in obj.material_slots] or [
+            _material(None, known, materials)
+        ]
+        index = np.array(slots)[
+            np.clip(_read(mesh.loop_triangles, "material_index", 1, np.int32)[:, 0], 0, len(slots) - 1)
+        ]
         parts.append((vertices, faces + first, normals, uv, index))
         first += len(vertices)
         evaluated.to_mesh_clear()
@@ -158,7 +163,18 @@ def _pixels(image: Any) -> np.ndarray | None:
     return np.rint(np.clip(flat.reshape(height, width, 4)[::-1], 0, 1) * 255).astype(np.uint8)
 
 
-KINDS = ("objects", "meshes", "armatures", "materials", "images", "actions", "collections", "cameras", "lights", "node_groups")
+KINDS = (
+    "objects",
+    "meshes",
+    "armatures",
+    "materials",
+    "images",
+    "actions",
+    "collections",
+    "cameras",
+    "lights",
+    "node_groups",
+)
 
 IMPORTERS: dict[str, Any] = {
     ".obj": lambda path: bpy.ops.wm.obj_import(filepath=path, forward_axis="Y", up_axis="Z"),

@@ -58,7 +58,9 @@ def build_material(material: Material) -> Any:
 
 
 def _see_through(nodes: Any, links: Any, material: Material, alpha: Any, surface: Any) -> Any:
-    """Mix with transparency by the texture's alpha; a cutout is cut hard, so that Cycles' data passes stay deterministic."""
+    """Mix with transparency by the texture's alpha; a cutout is cut hard, so that Cycles' data passes stay
+    deterministic.
+    """
     mix, clear = nodes.new("ShaderNodeMixShader"), nodes.new("ShaderNodeBsdfTransparent")
     if alpha is None:
         mix.inputs["Fac"].default_value = material.alpha

@@ -25,10 +25,12 @@ UNLABELLED = 255
 
 @dataclasses.dataclass
 class Truth:
-    """``depth``: (H, W) float32 planar metres. ``normal``: (H, W, 3) float32 unit, camera frame. ``mask``: (H, W) uint8, person + 1.
+    """``depth``: (H, W) float32 planar metres. ``normal``: (H, W, 3) float32 unit, camera frame. ``mask``: (H, W)
+    uint8, person + 1.
 
     ``layered``: (H, W) bool, the ray went through a blended layer: there Cycles' own depth is a matter of chance.
-    ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. All 0 where nothing is hit.
+    ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. All 0 where nothing is
+    hit.
     """
 
     depth: np.ndarray
@@ -62,7 +64,8 @@ class Caster:
     def first_hits(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First opaque surface along rays from the camera: face, planar z, barycentric weights.
 
-        ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64 metres,
+        ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64
+        metres,
         (N, 3) float64 weights. Layers whose material is "blend", or "cutout" below its threshold, are seen through.
         """
         n = len(directions)
@@ -88,11 +91,15 @@ class Caster:
         return face, z, weights
 
     def normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """(N, 3) float64 unit interpolated vertex normals, camera frame; turned round where a sheet is seen from behind."""
+        """(N, 3) float64 unit interpolated vertex normals, camera frame; turned round where a sheet is seen from
+        behind.
+        """
         n = np.einsum("nk,nkc->nc", weights, self._corner_normals[face])
         length = np.linalg.norm(n, axis=1, keepdims=True)
         geometric = self._geometric(face)
-        n = np.where(length > 1e-9, n / np.maximum(length, 1e-9), geometric / np.linalg.norm(geometric, axis=1)[:, None])
+        n = np.where(
+            length > 1e-9, n / np.maximum(length, 1e-9), geometric / np.linalg.norm(geometric, axis=1)[:, None]
+        )
         # Behind means behind the triangle itself and its winding, which the vertex normals follow.
         winding = np.einsum("nc,nc->n", geometric, np.einsum("nkc->nc", self._corner_normals[face]))
         facing = np.einsum("nc,nc->n", geometric, directions) * np.where(winding < 0, -1.0, 1.0)
@@ -101,7 +108,8 @@ class Caster:
     def parts(self, face: np.ndarray) -> np.ndarray:
         """(N,) uint8 class of each face, 255 where its mesh carries none."""
         labels = [
-            p.mesh.part if p.mesh.part is not None else np.full(len(p.mesh.faces), UNLABELLED, np.uint8) for p in self._people
+            p.mesh.part if p.mesh.part is not None else np.full(len(p.mesh.faces), UNLABELLED, np.uint8)
+            for p in self._people
         ]
         return np.concatenate(labels)[face]
 
@@ -110,7 +118,9 @@ class Caster:
         return np.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])
 
     def _intersect(self, face: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Planar z (N,) and barycentric weights (N, 3) of rays ``d`` from the origin with triangles ``face``, in float64."""
+        """Planar z (N,) and barycentric weights (N, 3) of rays ``d`` from the origin with triangles ``face``, in
+        float64.
+        """
         t = self._triangles[face]
         a, edge1, edge2 = t[:, 0], t[:, 1] - t[:, 0], t[:, 2] - t[:, 0]
         normal = np.cross(edge1, edge2)
@@ -145,7 +155,9 @@ class Caster:
 
 
 def alpha_at(material: Material, uv: np.ndarray) -> np.ndarray:
-    """(N,) float alpha in [0, 1] of the base colour texture at (N, 2) uv, v up, repeating, bilinear as Cycles reads it."""
+    """(N,) float alpha in [0, 1] of the base colour texture at (N, 2) uv, v up, repeating, bilinear as Cycles reads
+    it.
+    """
     assert material.base_color_texture is not None
     alpha = material.base_color_texture[..., 3].astype(np.float32) / 255
     height, width = alpha.shape
@@ -175,7 +187,13 @@ def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int,
 def cast(people: list[PersonMesh], camera: Camera) -> Truth:
     """Every geometry channel of a frame; one ray per pixel centre inside the people's region."""
     h, w = camera.height, camera.width
-    truth = Truth(np.zeros((h, w), np.float32), np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.uint8), None, np.zeros((h, w), bool))
+    truth = Truth(
+        np.zeros((h, w), np.float32),
+        np.zeros((h, w, 3), np.float32),
+        np.zeros((h, w), np.uint8),
+        None,
+        np.zeros((h, w), bool),
+    )
     if any(p.mesh.part is not None for p in people):
         truth.segmentation = np.zeros((h, w), np.uint8)
     box = region(people, camera)
@@ -199,7 +217,8 @@ def cast(people: list[PersonMesh], camera: Camera) -> Truth:
 def visible_fraction(person: PersonMesh, index: int, mask: np.ndarray, camera: Camera, rays: int = 20_000) -> float:
     """Visible pixels of ``person`` over the pixels it would cover alone on an endless frame.
 
-    Sampled on a regular grid of about ``rays`` pixels over the person's projection; ``mask``: (H, W) uint8, ``index`` its id.
+    Sampled on a regular grid of about ``rays`` pixels over the person's projection; ``mask``: (H, W) uint8,
+    ``index`` its id.
     """
     points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
     points = points[points[:, 2] > 0.05]

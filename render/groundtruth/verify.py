@@ -1,4 +1,6 @@
-"""Embree's and Cycles' depth of one frame -> the share of pixels on which they agree; a frame past its limit is rejected."""
+"""Embree's and Cycles' depth of one frame -> the share of pixels on which they agree; a frame past its limit is
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ def agreement(
 ) -> float:
     """Share of the pixels that either engine calls foreground on which both do and depths agree within ``tolerance_m``.
 
-    ``depth``, ``other``: (H, W) float32 planar metres, 0 where missed. ``mask``: (H, W) uint8. ``skip``: (H, W) bool, pixels that
+    ``depth``, ``other``: (H, W) float32 planar metres, 0 where missed. ``mask``: (H, W) uint8. ``skip``: (H, W)
+    bool, pixels that
     are not opaque and do not count. 1.0 for an empty frame.
     """
     either = (mask != 0) | (other > 0)

@@ -13,10 +13,25 @@ from typing import Any
 
 import numpy as np
 
-COCO17 = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
-).split()
+COCO17 = [
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+]
 
 
 @dataclasses.dataclass
@@ -34,7 +49,9 @@ class Posed:
 
 
 class Body:
-    """anny behind numpy: built once per process (0.3 s when anny's cache is warm, about a minute the first time ever)."""
+    """anny behind numpy: built once per process (0.3 s when anny's cache is warm, about a minute the first time
+    ever).
+    """
 
     def __init__(self) -> None:
         import anny
@@ -52,7 +69,9 @@ class Body:
         self.template = self._model.template_vertices.numpy()
 
     def posed(self, phenotype: dict[str, float], rotations: dict[str, np.ndarray]) -> Posed:
-        """``phenotype``: anny's labels in [0, 1]. ``rotations``: bone -> (3,) rotation vector in radians, world axes of the A-pose."""
+        """``phenotype``: anny's labels in [0, 1]. ``rotations``: bone -> (3,) rotation vector in radians, world axes
+        of the A-pose.
+        """
         from scipy.spatial.transform import Rotation
 
         torch = self._torch

@@ -7,12 +7,27 @@ import dataclasses
 import numpy as np
 
 # Ten tones from light to dark in the order of the Monk scale (linear RGB of its published sRGB swatches).
-MONK_SRGB = ("f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420").split()
-HAIR_SRGB = ("0c0a09 1c1411 33221a 53361f 7a5230 a87b43 c9a66b 6e6a66 b9b4ad 7a2e14").split()
-CLOTH_SRGB = (
-    "1f2a44 7a1f2b 2f5d50 c9b79c 3b3b3f e4e2dd 8a8f98 b5532a 46618c d9a441 5a3f6b 9cb3a0 e8c7c8 101114 6b4a2f 2c7da0"
-).split()
-IRIS_SRGB = ("3b2314 5a3a1e 6b7a4b 4f6f8f 7d8a94").split()
+MONK_SRGB = ["f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420"]
+HAIR_SRGB = ["0c0a09", "1c1411", "33221a", "53361f", "7a5230", "a87b43", "c9a66b", "6e6a66", "b9b4ad", "7a2e14"]
+CLOTH_SRGB = [
+    "1f2a44",
+    "7a1f2b",
+    "2f5d50",
+    "c9b79c",
+    "3b3b3f",
+    "e4e2dd",
+    "8a8f98",
+    "b5532a",
+    "46618c",
+    "d9a441",
+    "5a3f6b",
+    "9cb3a0",
+    "e8c7c8",
+    "101114",
+    "6b4a2f",
+    "2c7da0",
+]
+IRIS_SRGB = ["3b2314", "5a3a1e", "6b7a4b", "4f6f8f", "7d8a94"]
 TOPS, BOTTOMS = ("t_shirt", "long_sleeves", "jumper"), ("trousers", "shorts", "skirt")
 PATTERNS = ("plain", "plain", "plain", "stripes", "checks", "denim")
 

@@ -38,7 +38,9 @@ class Wardrobe:
         self._face = FaceMarks(body.template, self._quads)
 
     def dress(self, look: Look, posed: Posed) -> list[Piece]:
-        """All pieces of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in the result."""
+        """All pieces of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in the
+        result.
+        """
         tights = self._quads["helper-tights"]
         worn = self._cuts(look, posed, tights)
         fits = {"top": look.fit_m + 0.004, "bottom": look.fit_m, "shoes": SHOE_M}
@@ -87,7 +89,8 @@ class Wardrobe:
     def _covered(self, rest: np.ndarray, tights: np.ndarray, clothed: np.ndarray) -> np.ndarray:
         """(Q,) bool: body quads to cut away, whose four corners lie right under the inside of a garment.
 
-        A corner counts where the shell's nearest vertex touches clothed quads only: skin goes on under every hem, so no gap
+        A corner counts where the shell's nearest vertex touches clothed quads only: skin goes on under every hem, so
+        no gap
         opens there.
         """
         body = self._quads["body"]
