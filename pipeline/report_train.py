@@ -73,6 +73,7 @@ def metrics_section(run: Path) -> list[dict[str, Any]]:
                 "columns": [METRICS[c][0] + (" ↑" if METRICS[c][1] else " ↓") for c in columns],
                 "rows": _ranked(rows, columns),
                 "panels": _panels(run / "evaluate", name),
+                "panel_title": "Picture, ground truth, prediction",
             }
         )
     return tables
