@@ -159,8 +159,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except typer.Exit as finished:
         code = finished.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; finished work is kept. Give the same command again to go on.")
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except JobError as error:
         _say("the job cannot run:\n" + "\n".join(f"  {p}" for p in error.problems))
@@ -183,6 +182,9 @@ def main() -> None:
             code = BAD_JOB
         else:
             raise
+    if code == INTERRUPTED:
+        # Typer turns Ctrl-C into this code on some paths and into Abort on others.
+        _say("interrupted; finished work is kept. Give the same command again to go on.")
     sys.stdout.flush()
     # bpy and Ray may crash while the interpreter shuts down, long after the work is safe on disk.
     sys.stderr.flush()

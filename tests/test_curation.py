@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 
 import cv2
@@ -79,15 +80,27 @@ def test_duplicates_choose_the_same_winner_in_any_order():
     rng = np.random.default_rng(0)
     base = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 6)
     base = cv2.normalize(base, None, 0, 255, cv2.NORM_MINMAX)
-    other = cv2.normalize(cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 6), None, 0, 255, 32)
+    other = cv2.normalize(
+        cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 6), None, 0, 255, 32
+    )
     rows = []
     for name, picture, pixels in (
         ("large", base, 1000), ("small", cv2.resize(base, (128, 128)), 500), ("mirror", base[:, ::-1], 400), ("other", other, 900),
     ):  # fmt: skip
         plain, mirrored = hashes(np.ascontiguousarray(picture))
-        rows.append(measured(name, [((0, 0, 400, 400), 0.95)], phash=plain, phash_mirrored=mirrored, width=pixels, height=pixels))
+        rows.append(
+            measured(
+                name, [((0, 0, 400, 400), 0.95)], phash=plain, phash_mirrored=mirrored, width=pixels, height=pixels
+            )
+        )
     rows.append(rows[0] | {"uri": "z-copy"})
-    expected = {"large": (True, None), "small": (False, "large"), "mirror": (False, "large"), "other": (True, None), "z-copy": (False, "large")}
+    expected = {
+        "large": (True, None),
+        "small": (False, "large"),
+        "mirror": (False, "large"),
+        "other": (True, None),
+        "z-copy": (False, "large"),
+    }
     for seed in range(5):
         random.Random(seed).shuffle(rows)
         found = {d["uri"]: (d["kept"], d["dup_of"]) for d in stage.decide(rows, settings())}
@@ -106,7 +119,7 @@ def test_the_funnel_adds_up_and_every_input_has_a_row():
     assert [d["first_fail"] for d in decisions] == [None, "no_person", "corrupt", "too_small", "small_box"]
     assert steps[0][1] == 5
     assert steps[-1][2] == 1
-    assert all(a[2] == b[1] for a, b in zip(steps, steps[1:]))
+    assert all(a[2] == b[1] for a, b in itertools.pairwise(steps))
 
 
 def test_nms_keeps_the_best_of_overlapping_boxes():
@@ -123,7 +136,9 @@ def test_yolox_finds_the_people_that_others_marked(shared):
     for entry in index[:24]:
         rgb = np.asarray(Image.open(shared / "photos" / entry["image"]).convert("RGB"))
         boxes: list[Box] = detector(rgb)
-        assert all(0 <= b.xyxy[0] <= b.xyxy[2] <= rgb.shape[1] and 0 <= b.xyxy[1] <= b.xyxy[3] <= rgb.shape[0] for b in boxes)
+        assert all(
+            0 <= b.xyxy[0] <= b.xyxy[2] <= rgb.shape[1] and 0 <= b.xyxy[1] <= b.xyxy[3] <= rgb.shape[0] for b in boxes
+        )
         seen = any(b.raw > 0.5 for b in boxes)
         people += entry["has_person"]
         right += seen and entry["has_person"]
@@ -160,7 +175,11 @@ def test_weights_that_are_not_there_are_named(tmp_path):
 def test_the_bundled_corpus_is_real_photographs_and_three_made_files(tmp_path):
     photos = listed(settings(), ROOT, tmp_path)
     assert len(photos) >= 8
-    assert {p.uri.rsplit("/", 1)[-1] for p in photos} >= {"copy_of_grace_hopper.jpg", "truncated.jpg", "not_an_image.jpg"}
+    assert {p.uri.rsplit("/", 1)[-1] for p in photos} >= {
+        "copy_of_grace_hopper.jpg",
+        "truncated.jpg",
+        "not_an_image.jpg",
+    }
     n, size = count(settings(), ROOT)
     assert n == len(photos) - 3
     assert size > 100_000
@@ -195,7 +214,12 @@ def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_byt
     (photos / "page.jpg").write_bytes(b"<html>")
     (photos / "empty.png").touch()
     job = tmp_path / "job.yaml"
-    stage_ = {"sources": [{"path": "photos"}, {"path": "bundled"}], "accept_weak": True, "min_box_px": 100, "min_side_px": 200}
+    stage_ = {
+        "sources": [{"path": "photos"}, {"path": "bundled"}],
+        "accept_weak": True,
+        "min_box_px": 100,
+        "min_side_px": 200,
+    }
     job.write_text(yaml.safe_dump({"name": "c", "runs": str(tmp_path / "runs"), "curate": stage_}))
     code, said = runs.maquette("curate", job)
     assert code == 0, said
@@ -208,7 +232,10 @@ def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_byt
     assert reason["photos/empty.png"] == "empty"
     assert reason["photos/noise.jpg"] == "no_person"
     assert reason["bundled/made/truncated.jpg"] == "corrupt"
-    assert "dup_exact" in (reason["bundled/made/copy_of_grace_hopper.jpg"], reason["bundled/matplotlib/grace_hopper.jpg"])
+    assert "dup_exact" in (
+        reason["bundled/made/copy_of_grace_hopper.jpg"],
+        reason["bundled/matplotlib/grace_hopper.jpg"],
+    )
     assert len(reason) == len(decisions)
     kept = [d for d in decisions if d["kept"]]
     ds = Dataset(folder)
