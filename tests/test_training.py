@@ -260,4 +260,8 @@ def test_a_task_overfits_a_few_samples(task):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert loss.item() < (0.25 if task == "normal" else 0.35)
+    constant = torch.zeros_like(batch["target"])
+    if task == "normal":
+        constant[:, 2] = -1
+    trivial = losses.LOSSES[task](constant, batch["target"], batch["mask"])
+    assert loss.item() < 0.45 * trivial.item()
