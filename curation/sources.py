@@ -109,5 +109,5 @@ def _bundled(scratch: Path) -> list[Photo]:
         path = scratch / name
         if not path.exists() or path.read_bytes() != data:
             path.write_bytes(data)
-        photos.append(Photo(f"bundled/made/{name}", str(path), files[0][1][2], "sample data of a library", False))
+        photos.append(Photo(f"bundled/probes/{name}", str(path), files[0][1][2], "sample data of a library", False))
     return photos

@@ -231,9 +231,9 @@ def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_byt
     assert reason["photos/page.jpg"] == "format"
     assert reason["photos/empty.png"] == "empty"
     assert reason["photos/noise.jpg"] == "no_person"
-    assert reason["bundled/made/truncated.jpg"] == "corrupt"
+    assert reason["bundled/probes/truncated.jpg"] == "corrupt"
     assert "dup_exact" in (
-        reason["bundled/made/copy_of_grace_hopper.jpg"],
+        reason["bundled/probes/copy_of_grace_hopper.jpg"],
         reason["bundled/matplotlib/grace_hopper.jpg"],
     )
     assert len(reason) == len(decisions)
