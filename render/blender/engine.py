@@ -26,6 +26,7 @@ FATAL = re.compile(
     r"Error: (?!Python)|Unable to (?:open|load)|SVM stack|out of memory|Missing image|failed to load", re.I
 )
 DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("FAST", "BALANCED"), "high": ("ACCURATE", "HIGH")}
+IMPORTANCE_MAP_PX = 1024
 # Our name -> the pass's names in 4.5 and 5.0.
 PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "Object Index")}
 MISS_M = 1e9
@@ -208,6 +209,9 @@ def build_world(lighting: Lighting) -> None:
     """Light the scene by an equirectangular map, turned by its yaw."""
     world = bpy.data.worlds.new("world")
     bpy.context.scene.world = world
+    # Left to itself Cycles builds a far finer importance map, 1.5 s of one core for every frame and no less noise
+    # (8 samples against 400: 23.7 dB either way, courtyard.exr).
+    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", IMPORTANCE_MAP_PX
     world.use_nodes = True
     nodes, links = world.node_tree.nodes, world.node_tree.links
     nodes.clear()
