@@ -46,13 +46,14 @@ def listed(stage: CurateStage, root: Path, scratch: Path) -> list[Photo]:
 
 def count(stage: CurateStage, root: Path) -> tuple[int, int]:
     """How many inputs there are and their bytes, without touching anything. Raises InputError."""
-    paths: list[Path] = []
+    sizes: list[int] = []
     for source in stage.sources:
         if source.path == "bundled":
-            paths += [path for path, _ in _bundled_files()]
+            files = [path for path, _ in _bundled_files()]
+            sizes += [path.stat().st_size for path in files] + [len(data) for data in _probes(files[0]).values()]
         else:
-            paths += [Path(p.path) for p in _folder(source, root)]
-    return len(paths), sum(p.stat().st_size for p in paths)
+            sizes += [Path(p.path).stat().st_size for p in _folder(source, root)]
+    return len(sizes), sum(sizes)
 
 
 def _folder(source: PhotoSource, root: Path) -> list[Photo]:
@@ -89,23 +90,25 @@ def _bundled_files() -> list[tuple[Path, tuple[str, str, str]]]:
     return found
 
 
+def _probes(photo: Path) -> dict[str, bytes]:
+    """File name -> bytes of an exact copy, a truncated file and a non-image."""
+    data = photo.read_bytes()
+    return {
+        f"copy_of_{photo.name}": data,
+        "truncated.jpg": data[: len(data) // 2],
+        "not_an_image.jpg": b"<html><body>404 Not Found</body></html>",
+    }
+
+
 def _bundled(scratch: Path) -> list[Photo]:
-    """The sample pictures, and a copy, a truncated file and a non-image made of them, so that each rule has work to
-    do.
-    """
+    """The sample pictures and the probes made of the first, so that each rule has work to do."""
     files = _bundled_files()
     photos = [
         Photo(f"bundled/{package}/{path.name}", str(path), licence, "sample data of a library", False)
         for path, (package, _, licence) in files
     ]
-    hopper = files[0][0].read_bytes()
-    made = {
-        "copy_of_grace_hopper.jpg": hopper,
-        "truncated.jpg": hopper[: len(hopper) // 2],
-        "not_an_image.jpg": b"<html><body>404 Not Found</body></html>",
-    }
     scratch.mkdir(parents=True, exist_ok=True)
-    for name, data in made.items():
+    for name, data in _probes(files[0][0]).items():
         path = scratch / name
         if not path.exists() or path.read_bytes() != data:
             path.write_bytes(data)

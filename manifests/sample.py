@@ -109,8 +109,8 @@ RENDERED = (
         "people",
         pa.list_(PERSON),
         "list of struct",
-        "asset id, box xyxy, visible fraction, keypoints 2D and 3D with visibility (0 absent, 1 occluded, "
-        "2 visible), bones, phenotype",
+        "asset id, box xyxy, visible fraction (by solid angle), keypoints 2D and 3D with visibility (0 absent, "
+        "1 occluded, 2 visible), bones, phenotype",
         "px; metres",
         "pixels; world",
     ),

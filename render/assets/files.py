@@ -20,6 +20,7 @@ from render.scene import Mesh, PersonMesh
 
 SUFFIXES = (".glb", ".gltf", ".obj")
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254}
+ADULT_M = (1.4, 2.1)
 # Where faces, chins and hips are, as shares of the height of a standing adult (drawing canon: eight heads).
 CHIN, HIPS = 0.87, 0.53
 
@@ -138,7 +139,7 @@ def stand(name: str, path: Path, mesh: Mesh, source: FilesSource) -> tuple[Mesh,
     """The mesh upright, in metres, on z = 0, its middle over the origin, facing -y; and what was assumed of unit and axis.
 
     glTF is metres with its up axis declared (Blender has turned it); an OBJ says nothing: up is the longest side, and the
-    unit the first of m, cm, mm, inch that brings the height into the gate. Raises UnitError.
+    unit is guessed from the height. Raises UnitError.
     """
     declared = path.suffix.lower() in (".glb", ".gltf")
     extent = np.ptp(mesh.vertices, axis=0)
@@ -155,7 +156,7 @@ def stand(name: str, path: Path, mesh: Mesh, source: FilesSource) -> tuple[Mesh,
     elif declared:
         unit = "m"
     else:
-        unit = next((u for u, scale in METRES.items() if low <= height * scale <= high), "m")
+        unit = guess_unit(height, source.height_gate_m)
     scale = METRES[unit]
     if not low <= height * scale <= high:
         raise UnitError(
@@ -170,6 +171,16 @@ def stand(name: str, path: Path, mesh: Mesh, source: FilesSource) -> tuple[Mesh,
         "up": up if source.up != "auto" or declared else f"{up} (guessed)",
     }
     return dataclasses.replace(mesh, vertices=vertices.astype(np.float32), corner_normals=normals), said
+
+
+def guess_unit(height: float, gate_m: tuple[float, float]) -> str:
+    """The unit in which ``height`` is an adult's, else the first in which it passes the gate, else metres.
+
+    67 is an adult in inches and an infant in centimetres: libraries hold more adults.
+    """
+    adult = [u for u, scale in METRES.items() if ADULT_M[0] <= height * scale <= ADULT_M[1]]
+    passes = [u for u, scale in METRES.items() if gate_m[0] <= height * scale <= gate_m[1]]
+    return next(iter([*(u for u in adult if u in passes), *passes]), "m")
 
 
 # Rows of each matrix are the new x, y, z; all are rotations. A y-up file faces +z, which becomes -y.

@@ -215,24 +215,36 @@ def cast(people: list[PersonMesh], camera: Camera) -> Truth:
 
 
 def visible_fraction(person: PersonMesh, index: int, mask: np.ndarray, camera: Camera, rays: int = 20_000) -> float:
-    """Visible pixels of ``person`` over the pixels it would cover alone on an endless frame.
+    """Share of ``person``'s silhouette, seen alone from the camera, that the picture shows, by solid angle.
 
-    Sampled on a regular grid of about ``rays`` pixels over the person's projection; ``mask``: (H, W) uint8,
-    ``index`` its id.
+    Solid angle and not pixels: on an endless frame a hand beside the camera would cover more than all the rest.
+    Sampled on a grid of about ``rays`` directions; ``mask``: (H, W) uint8, ``index`` its id.
     """
     points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
-    points = points[points[:, 2] > 0.05]
-    if not len(points):
-        return 0.0
-    uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
-    low, high = np.floor(uv.min(0)).astype(int), np.ceil(uv.max(0)).astype(int)
-    step = max(1, int(np.sqrt(np.prod((high - low).astype(float)) / rays)))
-    u, v = (g.ravel() for g in np.meshgrid(np.arange(low[0], high[0], step), np.arange(low[1], high[1], step)))
-    directions = np.stack([u + 0.5, v + 0.5, np.ones(len(u))], axis=1) @ np.linalg.inv(camera.K).T
+    toward = points / np.linalg.norm(points, axis=1, keepdims=True)
+    # Angles about the person's middle, so that no one straddles the seam behind the camera.
+    frame = _frame_of(toward.mean(axis=0))
+    x, y, z = (toward @ frame.T).T
+    azimuth, elevation = np.arctan2(x, z), np.arcsin(np.clip(y, -1, 1))
+    low, high = np.array([azimuth.min(), elevation.min()]), np.array([azimuth.max(), elevation.max()])
+    step = np.sqrt(np.prod(np.maximum(high - low, 1e-9)) / rays)
+    a, e = (g.ravel() for g in np.meshgrid(*(np.arange(low[i] + step / 2, high[i], step) for i in (0, 1))))
+    directions = np.stack([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)], axis=1) @ frame
     covered = Caster([person], camera.world_to_camera).first_hits(directions)[0] >= 0
-    inside = covered & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
-    seen = (mask[v[inside], u[inside]] == index).sum()
-    return float(seen / max(covered.sum(), 1))
+    weight = np.cos(e) * covered
+    ahead = covered & (directions[:, 2] > 1e-6)
+    u, v = (directions[ahead] @ camera.K.T / directions[ahead, 2:])[:, :2].T
+    inside = (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
+    shown = mask[v[inside].astype(int), u[inside].astype(int)] == index
+    return float(weight[ahead][inside][shown].sum() / max(weight.sum(), 1e-12))
+
+
+def _frame_of(axis: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation whose rows are an orthonormal frame with z along ``axis`` (3,)."""
+    z = axis / max(float(np.linalg.norm(axis)), 1e-12)
+    x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
 
 
 def grazing(normal: np.ndarray, directions: np.ndarray) -> np.ndarray:

@@ -1,0 +1,105 @@
+"""Parametric people: the same seed makes the same person, always dressed, on the ground, with keypoints where the body
+is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from manifests.job import AnnySource, CameraPrior
+from manifests.seeds import generator
+from render.assets.anny import AnnyPeople, _studio
+from render.framing import draw_camera, subject
+from render.people.body import COCO17, groups
+from render.people.identity import draw_look
+from render.people.pose import draw_pose
+
+pytestmark = pytest.mark.engine
+POOL = AnnyPeople(AnnySource(count=8), 5)
+
+
+def person(j: int, pose: int = 0):
+    return POOL.load(str(j), generator(1, "pose", pose))
+
+
+def test_a_person_depends_on_seed_and_number_alone():
+    a, b = person(3), person(3)
+    assert np.array_equal(a.mesh.vertices, b.mesh.vertices)
+    assert np.array_equal(a.keypoints, b.keypoints)
+    assert a.phenotype == b.phenotype
+    # Another pose is the same person; another number is another person.
+    moved, other = person(3, 1), person(4)
+    assert moved.phenotype == a.phenotype
+    assert np.array_equal(moved.mesh.faces, a.mesh.faces)
+    assert np.abs(moved.mesh.vertices - a.mesh.vertices).max() > 0.02
+    assert other.phenotype != a.phenotype
+    # A larger pool keeps whom it had.
+    assert AnnyPeople(AnnySource(count=20), 5).identities()[:8] == POOL.identities()
+
+
+@pytest.mark.parametrize("j", range(6))
+def test_everyone_stands_on_the_ground_in_metres_facing_the_front(j):
+    one = person(j)
+    low, high = one.mesh.vertices.min(0), one.mesh.vertices.max(0)
+    assert abs(low[2]) < 1e-5
+    assert 0.75 < high[2] < 2.3
+    names = dict(zip(COCO17, one.keypoints))
+    assert names["nose"][1] < names["left_ear"][1], "the face looks towards -y"
+    assert names["left_shoulder"][0] > names["right_shoulder"][0], "the person's left is +x"
+    # Every joint lies inside the body's own box, and head, hips and feet are in order.
+    assert ((one.keypoints > low - 0.02) & (one.keypoints < high + 0.02)).all()
+    heights = [names[k][2] for k in ("left_ankle", "left_knee", "left_hip", "left_shoulder", "nose")]
+    assert heights == sorted(heights)
+    assert one.landmarks["chin"][2] < names["nose"][2] < one.landmarks["head_top"][2] <= high[2] + 1e-6
+
+
+def test_nobody_is_undressed():
+    body, wardrobe = _studio()
+    for j in range(24):
+        look = draw_look(generator(5, "identity", str(j)))
+        posed = body.posed(look.phenotype, draw_pose(generator(1, "pose", j)))
+        pieces = wardrobe.dress(look, posed)
+        kinds = {p.kind for p in pieces if len(p.quads)}
+        assert {"top", "bottom", "shoes", "skin", "hair"} <= kinds, (j, look)
+        # The trunk from mid-thigh to armpit shows no skin: every bare quad is on head, neck, arms or lower legs.
+        bones = posed.rest_bones
+        knee = (bones["lowerleg01.L"][2] + bones["lowerleg01.R"][2]) / 2
+        hip = (bones["upperleg01.L"][2] + bones["upperleg01.R"][2]) / 2
+        chest = bones["spine01"][2]
+        trunk = np.isin(wardrobe._limb, ("trunk", "pelvis", "upper_leg"))
+        cloth = [p for p in pieces if p.kind in ("top", "bottom")]
+        covered = np.concatenate([p.quads.ravel() for p in cloth])
+        worn = posed.rest[np.unique(covered[covered < len(posed.rest)])]
+        for p in pieces:
+            if p.kind != "skin":
+                continue
+            middle = posed.rest[p.quads].mean(axis=1)
+            on_trunk = trunk[p.quads].all(axis=1) & (middle[:, 2] > 0.4 * knee + 0.6 * hip) & (middle[:, 2] < chest)
+            # What is left of it must lie under cloth: some of the garment is farther out in the same direction.
+            for at in middle[on_trunk][::7]:
+                near = worn[np.linalg.norm(worn - at, axis=1) < 0.05]
+                assert len(near), (j, at)
+
+
+def test_clothes_come_from_shells_that_follow_the_body():
+    assert {"body", "helper-tights", "helper-skirt"} <= set(groups())
+    one = person(0)
+    lengths = np.linalg.norm(one.mesh.corner_normals, axis=2)
+    assert np.abs(lengths - 1).max() < 1e-4
+    assert one.mesh.material_index.max() < len(one.mesh.materials)
+    assert one.mesh.faces.max() < len(one.mesh.vertices)
+
+
+@pytest.mark.parametrize("framing", ["face", "upper", "full"])
+def test_a_framing_holds_its_subject(framing):
+    for j in range(6):
+        one = person(j)
+        camera = draw_camera(one, framing, CameraPrior(off_centre=0.0), 384, 512, generator(2, j))
+        points = subject(one, framing) @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+        uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
+        assert (points[:, 2] > 0).all()
+        assert (uv > -1).all()
+        assert (uv < np.array([385, 513])).all()
+        size = np.ptp(uv, axis=0) / (384, 512)
+        assert size.max() > 0.6, "the subject fills the frame"
