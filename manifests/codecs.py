@@ -125,15 +125,15 @@ def decode_u8(blob: bytes | memoryview, height: int, width: int) -> np.ndarray:
     return _unpack(blob, {PLANE_U8: 1}, height * width)[3].reshape(height, width)
 
 
-def encode_image(rgb: np.ndarray, image_format: str) -> bytes:
-    """(H, W, 3) uint8 sRGB -> file bytes: "jpeg" (q95 4:2:0), "jpeg444", "png" or "webp" (lossless)."""
+def encode_image(rgb: np.ndarray, image_format: str, quality: int = 95) -> bytes:
+    """(H, W, 3) uint8 sRGB -> file bytes: "jpeg" (4:2:0), "jpeg444", "png" or "webp" (lossless)."""
     rgb = np.ascontiguousarray(rgb)
     if image_format in ("jpeg", "jpeg444"):
         subsampling = "420" if image_format == "jpeg" else "444"
         if simplejpeg is not None:
-            return simplejpeg.encode_jpeg(rgb, 95, "RGB", subsampling)
+            return simplejpeg.encode_jpeg(rgb, quality, "RGB", subsampling)
         factor = {"420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, "444": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
-        options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor[subsampling]]
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor[subsampling]]
         return cv2.imencode(".jpg", rgb[..., ::-1], options)[1].tobytes()
     # Quality above 100 is OpenCV's word for lossless WebP.
     options = {"png": [cv2.IMWRITE_PNG_COMPRESSION, 4], "webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}[image_format]

@@ -11,9 +11,9 @@ import numpy as np
 
 from manifests.errors import JobError
 from manifests.job import FramingShares, RenderStage, SplitShares
+from manifests.sample import FRAMINGS
 from manifests.seeds import generator
 
-FRAMINGS = ("face", "upper", "full")
 FRAMING_BLOCK = 60
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from manifests.frames import NORMAL_FRAME
 
 SCHEMA_VERSION = 1
+FRAMINGS = ("face", "upper", "full")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 XY = pa.list_(pa.float32(), 2)
 XYZ = pa.list_(pa.float32(), 3)

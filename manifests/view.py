@@ -1,8 +1,12 @@
-"""A dataset folder -> a summary for people, and rows -> labelled PNG strips."""
+"""Samples and datasets -> what people look at: channel pictures, labelled strips, contact sheets, a summary.
+
+H, W: rows and columns of a picture. All pictures are (H, W, 3) uint8 sRGB.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,15 @@ import numpy as np
 from manifests import codecs
 from manifests.dataset import Dataset
 from manifests.frames import opengl_from_opencv
-from manifests.sample import KINDS, RenderedSample
+from manifests.sample import FRAMINGS, KINDS, RenderedSample
 from manifests.shards import sample_of
+
+# COCO-17 limbs, as pairs of keypoint indices.
+LIMBS = (
+    *((5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (5, 11), (6, 12), (11, 12)),
+    *((11, 13), (13, 15), (12, 14), (14, 16), (0, 1), (0, 2), (1, 3), (2, 4)),
+)
+CLAY, SKY, STONE = (201, 100, 66), (64, 140, 190), (150, 143, 135)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -37,51 +48,93 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def panels(sample: RenderedSample) -> dict[str, np.ndarray]:
-    """name -> (H, W, 3) uint8 sRGB pictures of a sample's channels."""
+def panels(sample: RenderedSample, height: int) -> dict[str, np.ndarray]:
+    """name -> picture of each channel, ``height`` rows at most, in reading order; absent channels are left out."""
     shown = {
         "image": sample.image,
         "alpha": np.repeat(sample.alpha[..., None], 3, axis=2),
         "depth": depth_colour(sample.depth, sample.mask),
-        "normal": normal_colour(sample.normal, sample.mask),
+        "normals": normal_colour(sample.normal, sample.mask),
     }
     if sample.segmentation is not None:
-        hue = (sample.segmentation.astype(np.int32) * 47 % 180).astype(np.uint8)
-        hsv = np.stack(
-            [hue, np.full_like(hue, 170), np.where(sample.segmentation == 255, 0, 230).astype(np.uint8)], axis=-1
-        )
-        shown["parts"] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return shown
+        shown["parts"] = part_colour(sample.segmentation)
+    small = {name: thumbnail(picture, height) for name, picture in shown.items()}
+    if any(p.keypoint_set == "coco17" for p in sample.people):
+        small["keypoints"] = draw_people(sample, height)
+    return small
 
 
-def depth_colour(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: near is bright; scaled over the mask. ``depth``: (H, W) metres."""
-    inside = mask != 0
-    out = np.full((*depth.shape, 3), 24, np.uint8)
-    if inside.any():
-        low, high = np.percentile(depth[inside], [1, 99])
-        shade = np.clip((high - depth) / max(high - low, 1e-6), 0, 1)
-        colour = cv2.applyColorMap((40 + 215 * shade).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-        out[inside] = colour[inside]
-    return out
+def depth_range(depth: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Nearest and farthest depth of the mask, metres; (0, 0) for an empty mask."""
+    inside = depth[mask > 0]
+    return (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+
+
+def depth_colour(depth: np.ndarray, mask: np.ndarray, span: tuple[float, float] | None = None) -> np.ndarray:
+    """(H, W) float metres -> near is bright, black where ``mask`` is 0; ``span``: near and far, else the mask's own."""
+    near, far = span or depth_range(depth, mask)
+    scaled = 1 - np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
+    # The darkest tenth of the map stays free, so that the far side differs from "nothing".
+    coloured = cv2.applyColorMap((25 + 230 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    return np.where(mask[..., None] > 0, coloured, 0).astype(np.uint8)
 
 
 def normal_colour(normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 in the usual colours (OpenGL axes: right red, up green, to the viewer blue)."""
-    colour = ((opengl_from_opencv(normal) + 1) * 127.5).astype(np.uint8)
-    return np.where((mask != 0)[..., None], colour, np.uint8(24))
+    """(H, W, 3) float, OpenCV camera frame -> the customary OpenGL colours (blue faces us), black where ``mask`` is 0."""
+    coloured = np.clip((opengl_from_opencv(normal) * 0.5 + 0.5) * 255 + 0.5, 0, 255)
+    return np.where(mask[..., None] > 0, coloured, 0).astype(np.uint8)
+
+
+def part_colour(labels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 class ids -> neighbours differ in hue; 0 is black, 255 (not labelled) grey."""
+    ids = np.arange(256)
+    hsv = np.stack([ids * 111 % 180, np.full(256, 150), np.full(256, 225)], axis=-1).astype(np.uint8)
+    palette = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
+    palette[0], palette[255] = 0, 110
+    return palette[labels]
+
+
+def draw_people(sample: RenderedSample, height: int) -> np.ndarray:
+    """The dimmed image with boxes and COCO-17 keypoints: filled = visible, ring = occluded."""
+    small = (thumbnail(sample.image, height) * 0.55).astype(np.uint8)
+    scale = small.shape[0] / sample.image.shape[0]
+    for person in sample.people:
+        draw_box(small, np.asarray(person.box) * scale, STONE)
+        if person.keypoint_set != "coco17":
+            continue
+        points = np.round(np.nan_to_num(np.asarray(person.keypoints, np.float64)) * scale).astype(int)
+        seen = np.asarray(person.visibility)
+        for a, b in LIMBS:
+            if seen[a] and seen[b]:
+                cv2.line(small, _xy(points[a]), _xy(points[b]), (235, 225, 210), 1, cv2.LINE_AA)
+        for point, visible in zip(points, seen):
+            if visible:
+                cv2.circle(small, _xy(point), 3, CLAY if visible == 2 else SKY, -1 if visible == 2 else 1, cv2.LINE_AA)
+    return small
+
+
+def draw_box(rgb: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Draw xyxy ``box`` (px of ``rgb``) in place."""
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    cv2.rectangle(rgb, (x0, y0), (x1, y1), colour, max(1, rgb.shape[1] // 300), cv2.LINE_AA)
+
+
+def thumbnail(rgb: np.ndarray, height: int) -> np.ndarray:
+    """``rgb`` at most ``height`` rows high, never enlarged; area-filtered: thin things stay."""
+    scale = min(1.0, height / rgb.shape[0])
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
 def row_png(row: dict[str, Any]) -> bytes:
     """PNG bytes of a row: its panels side by side, named; for a photograph, the picture with its boxes."""
     if "depth" in row:
-        shown = panels(sample_of(row))
+        shown = panels(sample_of(row), row["camera"]["height"])
         title = f"{row['sample_id']}  {row['camera']['framing']}  {row['split']}"
     else:
         picture = codecs.decode_image(row["image"]["bytes"])
         for box in row["boxes"] or []:
-            x0, y0, x1, y1 = (round(v) for v in box["xyxy"])
-            cv2.rectangle(picture, (x0, y0), (x1, y1), (255, 80, 0), max(1, picture.shape[1] // 300))
+            draw_box(picture, np.asarray(box["xyxy"]), CLAY)
         shown, title = {"image": picture}, f"{row['sample_id']}  {row['uri']}"
     strip = np.concatenate([_named(name, picture) for name, picture in shown.items()], axis=1)
     head = np.zeros((22, strip.shape[1], 3), np.uint8)
@@ -89,8 +142,42 @@ def row_png(row: dict[str, Any]) -> bytes:
     return codecs.encode_image(np.concatenate([head, strip]), "png")
 
 
+def spread(labels: list[dict[str, Any]], count: int) -> list[int]:
+    """At most ``count`` dataset positions, dealt over framings in turn and, within one, over identities."""
+    queues: dict[str, list[int]] = {}
+    for framing in FRAMINGS:
+        seen: Counter[str] = Counter()
+        keyed = []
+        for position, label in enumerate(labels):
+            if label["framing"] == framing:
+                identity = "".join(label["assets"][:1])
+                keyed.append((seen[identity], position))
+                seen[identity] += 1
+        queues[framing] = [position for _, position in sorted(keyed)]
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues.values()):
+        chosen += [queue.pop(0) for queue in queues.values() if queue]
+    return chosen[:count]
+
+
+def contact_sheet(dataset: Dataset, positions: Sequence[int], height: int = 200, columns: int = 2) -> np.ndarray:
+    """Rendered rows as strips of their channels, ``columns`` beside each other, on white."""
+    strips = [np.concatenate(list(panels(dataset.sample(i), height).values()), axis=1) for i in positions]
+    width, rows = max(s.shape[1] for s in strips), -(-len(strips) // columns)
+    gap = 8
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, strip in enumerate(strips):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[y : y + strip.shape[0], x : x + strip.shape[1]] = strip
+    return sheet
+
+
 def _named(name: str, picture: np.ndarray) -> np.ndarray:
     picture = picture.copy()
     for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(picture, name, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)
     return picture
+
+
+def _xy(point: np.ndarray) -> tuple[int, int]:
+    return int(point[0]), int(point[1])

@@ -106,15 +106,20 @@ def inspect(
     folder: Folder,
     row: Annotated[list[int] | None, typer.Option(help="write these rows as PNG")] = None,
     out: Annotated[Path, typer.Option(help="folder for the PNGs")] = Path("."),
+    sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of rendered rows (.jpg or .png)")] = None,
 ) -> None:
-    """Print counts, fields and rights; --row writes rows as PNG."""
-    from manifests import view
+    """Print counts, fields and rights; --row writes rows as PNG, --sheet many of them on one picture."""
+    from manifests import codecs, view
     from manifests.dataset import Dataset
 
     for dataset in datasets(folder):
         typer.echo(f"{dataset}\n" + json.dumps(view.summary(dataset), indent=2, default=str))
-        if row:
-            opened = Dataset(dataset)
+        opened = Dataset(dataset)
+        if sheet and opened.kind == "rendered":
+            picture = view.contact_sheet(opened, row or view.spread(opened.labels, 12))
+            sheet.write_bytes(codecs.encode_image(picture, "png" if sheet.suffix == ".png" else "jpeg"))
+            typer.echo(str(sheet))
+        elif row:
             out.mkdir(parents=True, exist_ok=True)
             for i in row:
                 if not 0 <= i < len(opened):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from manifests import view
 from manifests.errors import PhotoError
 from pipeline import pictures
 
@@ -77,9 +78,9 @@ def _picture(row: dict[str, Any]) -> str | None:
         rgb, _ = photo.decode(path.read_bytes())
     except PhotoError:
         return None
-    small = pictures.thumbnail(rgb, TILE_PX).copy()
+    small = view.thumbnail(rgb, TILE_PX).copy()
     for box in row.get("boxes") or []:
-        pictures.draw_box(small, np.asarray(box["xyxy"]) * small.shape[0] / rgb.shape[0], pictures.CLAY)
+        view.draw_box(small, np.asarray(box["xyxy"]) * small.shape[0] / rgb.shape[0], view.CLAY)
     return pictures.data_uri(small)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from manifests import commit
+from manifests import commit, view
 from manifests.dataset import Dataset
 from manifests.frames import camera_centre
-from manifests.plan import FRAMINGS
+from manifests.sample import FRAMINGS
 from pipeline import figures, pictures
 
 PANEL_PX = 232
@@ -39,31 +39,13 @@ def render_section(folder: Path, samples: int) -> dict[str, Any] | None:
         "size": "{width} × {height}".format(**rows[0][1]["camera"]),
         "identities": len({p["asset_id"] for _, r in rows for p in r["people"]}),
         "splits": _splits(r for _, r in rows),
-        "sheet": [_card(dataset, i) for i in spread(rows, samples)],
+        "sheet": [_card(dataset, i) for i in view.spread(dataset.labels, samples)],
         "charts": _charts([r for _, r in rows]),
         "agreement": _agreement([r for _, r in rows]),
         "people": _people([r for _, r in rows]),
         "environments": len({r["lighting"]["environment"] for _, r in rows}),
         "outcomes": outcomes(folder),
     }
-
-
-def spread(rows: list[tuple[int, dict[str, Any]]], count: int) -> list[int]:
-    """At most ``count`` dataset positions, dealt over framings in turn and, within one, over identities."""
-    queues: dict[str, list[int]] = {}
-    for framing in FRAMINGS:
-        seen: Counter[str] = Counter()
-        keyed = []
-        for position, row in rows:
-            if row["camera"]["framing"] == framing:
-                identity = row["people"][0]["asset_id"] if row["people"] else ""
-                keyed.append((seen[identity], position))
-                seen[identity] += 1
-        queues[framing] = [position for _, position in sorted(keyed)]
-    chosen: list[int] = []
-    while len(chosen) < count and any(queues.values()):
-        chosen += [queue.pop(0) for queue in queues.values() if queue]
-    return chosen[:count]
 
 
 def outcomes(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ ALLOWED = {
     "training": {"manifests", "training"},
     "pipeline": set(PACKAGES),
 }
-TRAINING_READS = {"sample", "codecs", "shards", "dataset", "errors", "frames", "photo", "seeds"}
+TRAINING_READS = {"sample", "codecs", "shards", "dataset", "errors", "frames", "photo", "seeds", "view"}
 # Engines that must never load as a side effect of importing our modules, and the one place each may stand.
 HOME = {"bpy": ("render/blender/",), "ray": ("pipeline/",)}
 LAZY_ONLY = {"torch": ("training/",)}

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests import commit, job, shards
+from manifests import commit, job, shards, view
 from manifests.errors import InputError
 from manifests.frames import look_at, project, to_camera
 from manifests.sample import Person, RenderedSample
-from pipeline import figures, pictures, report
-from pipeline.report_render import azimuth_deg, spread
+from pipeline import figures, report
+from pipeline.report_render import azimuth_deg
 from pipeline.report_train import read_jsonl, training_section
 
 WIDTH, HEIGHT, DIGEST = 96, 128, "d" * 64
@@ -230,15 +230,11 @@ def test_rows_written_again_after_a_resume_count_once_and_a_cut_line_is_ignored(
 
 
 def test_contact_sheet_deals_framings_in_turn():
-    def row(framing, person):
-        return {"camera": {"framing": framing}, "people": [{"asset_id": person}]}
+    def label(framing, person):
+        return {"framing": framing, "assets": [person]}
 
-    rows = [(i, row("full", "a")) for i in range(5)] + [
-        (5, row("face", "a")),
-        (6, row("full", "b")),
-        (7, row("upper", "a")),
-    ]
-    assert spread(rows, 5) == [5, 7, 0, 6, 1]
+    labels = [label("full", "a")] * 5 + [label("face", "a"), label("full", "b"), label("upper", "a")]
+    assert view.spread(labels, 5) == [5, 7, 0, 6, 1]
 
 
 def test_azimuth_is_zero_in_front_and_ninety_to_the_side():
@@ -252,12 +248,12 @@ def test_azimuth_is_zero_in_front_and_ninety_to_the_side():
 
 def test_depth_colour_is_bright_near_and_black_outside():
     depth = np.array([[1.0, 2.0, 0.0]], np.float32)
-    near, far, outside = pictures.depth_colour(depth, np.array([[1, 1, 0]], np.uint8))[0].astype(int).sum(axis=1)
+    near, far, outside = view.depth_colour(depth, np.array([[1, 1, 0]], np.uint8))[0].astype(int).sum(axis=1)
     assert near > far > outside == 0
 
 
 def test_normals_facing_the_camera_are_blue():
-    colour = pictures.normal_colour(np.array([[[0, 0, -1.0]]]), np.ones((1, 1), np.uint8))[0, 0]
+    colour = view.normal_colour(np.array([[[0, 0, -1.0]]]), np.ones((1, 1), np.uint8))[0, 0]
     assert tuple(colour) == (128, 128, 255)
 
 

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from manifests import codecs
-from manifests.frames import opengl_from_opencv
+from manifests import codecs, view
 from training import checkpoint, data
 from training.heads import DenseModel
 from training.metrics import HEADLINE, METRICS, normal_angles
@@ -91,20 +90,14 @@ def draw_panel(
     path: Path, row: dict[str, Any], truth: np.ndarray, predicted: np.ndarray, inside: np.ndarray, task: str
 ) -> None:
     """Write picture, truth and prediction side by side as PNG; depth is aligned first, near is bright."""
-    rgb = codecs.decode_image(row["image"]["bytes"])
-    shown = [rgb]
+    shown = [codecs.decode_image(row["image"]["bytes"])]
     if task == "depth":
         p, z = predicted[inside], truth[inside]
         slope, offset = np.polyfit(p, z, 1) if p.std() > 1e-6 else (0.0, float(z.mean()))
-        low, high = np.percentile(z, [1, 99])
-        for depth in (truth, predicted * slope + offset):
-            shade = np.clip((high - depth) / max(high - low, 1e-6), 0, 1)
-            colour = cv2.applyColorMap((40 + 215 * shade).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-            shown.append(np.where(inside[..., None], colour, np.uint8(24)))
+        span = (float(z.min()), float(z.max()))
+        shown += [view.depth_colour(d, inside, span) for d in (truth, predicted * slope + offset)]
     else:
-        for normal in (truth, predicted):
-            colour = ((opengl_from_opencv(normal) + 1) * 127.5).astype(np.uint8)
-            shown.append(np.where(inside[..., None], colour, np.uint8(24)))
+        shown += [view.normal_colour(n, inside) for n in (truth, predicted)]
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.concatenate(shown, axis=1)[..., ::-1])
 
