@@ -40,7 +40,15 @@ CAMERA = pa.struct(
         ("framing", pa.string()),
     ]
 )
-LIGHTING = pa.struct([("environment", pa.string()), ("yaw_deg", pa.float32()), ("strength", pa.float32())])
+LIGHTING = pa.struct(
+    [
+        ("environment", pa.string()),
+        ("yaw_deg", pa.float32()),
+        ("strength", pa.float32()),
+        ("lamps", pa.string()),
+        ("backdrop", pa.string()),
+    ]
+)
 RIGHTS = pa.struct(
     [
         ("id", pa.string()),
@@ -123,7 +131,9 @@ RENDERED = (
         "px; metres",
         "opencv_camera from world",
     ),
-    Field("lighting", LIGHTING, "struct", "environment id, yaw, strength", "degrees"),
+    Field(
+        "lighting", LIGHTING, "struct", "environment id, yaw, strength, lamps (JSON), backdrop photograph", "degrees"
+    ),
     Field(
         "rights",
         pa.list_(RIGHTS),

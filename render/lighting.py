@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from manifests.errors import InputError
 from manifests.frames import camera_rays, equirect_uv
-from manifests.job import LightPrior
-from render.scene import Camera, Lighting
+from manifests.priors import LightPrior
+from render.scene import Backdrop, Camera, Lamp, Lighting
 
 SUFFIXES = (".exr", ".hdr")
 # Mean radiance that strength 1 brings any map to: white cloth in the open then stays just under clipping.
@@ -52,7 +54,47 @@ def draw_lighting(prior: LightPrior, maps: list[tuple[str, Path, str]], rng: np.
         "consent": "no people",
         "redistributable": bundled or prior.redistributable,
     }
-    return Lighting(name, str(path), yaw, strength, rights)
+    return Lighting(name, str(path), yaw, strength, rights, draw_lamps(prior, rng))
+
+
+def draw_lamps(prior: LightPrior, rng: np.random.Generator) -> list[Lamp]:
+    """A sun, area lamps, both or none, as the prior's shares say."""
+    lamps = []
+    if rng.random() < prior.sun.share:
+        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(*prior.sun.elevation_deg))
+        away = -np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        strength, size = float(rng.uniform(*prior.sun.strength)), float(rng.uniform(*prior.sun.angle_deg))
+        lamps.append(Lamp("sun", np.zeros(3), away, strength, size))
+    if rng.random() < prior.area.share:
+        for _ in range(rng.integers(prior.area.count[0], prior.area.count[1] + 1)):
+            azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(*prior.area.distance_m)
+            position = np.array([np.cos(azimuth) * distance, np.sin(azimuth) * distance, rng.uniform(0.8, 2.6)])
+            direction = np.array([0.0, 0.0, 1.2]) - position
+            direction /= np.linalg.norm(direction)
+            power, side = float(rng.uniform(*prior.area.power_w)), float(rng.uniform(*prior.area.size_m))
+            lamps.append(Lamp("area", position, direction, power, side))
+    return lamps
+
+
+def described(lighting: Lighting, backdrop: Backdrop | None) -> dict[str, Any]:
+    """The `lighting` field of a sample."""
+    lamps = [
+        {
+            "kind": lamp.kind,
+            "position": np.round(lamp.position, 5).tolist(),
+            "direction": np.round(lamp.direction, 5).tolist(),
+            "strength": round(lamp.strength, 5),
+            "size": round(lamp.size, 5),
+        }
+        for lamp in lighting.lamps
+    ]
+    return {
+        "environment": lighting.environment,
+        "yaw_deg": lighting.yaw_deg,
+        "strength": lighting.strength,
+        "lamps": json.dumps(lamps) if lamps else None,
+        "backdrop": backdrop.name if backdrop else None,
+    }
 
 
 @functools.lru_cache(maxsize=8)
@@ -93,13 +135,19 @@ def background(camera: Camera, lighting: Lighting) -> np.ndarray:
 
 def composite(rgba: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 sRGB: premultiplied linear ``rgba`` (H, W, 4) over linear ``behind`` (H, W, 3)."""
-    linear = rgba[..., :3] + behind * (1 - np.clip(rgba[..., 3:], 0, 1))
-    return np.rint(srgb(linear) * 255).astype(np.uint8)
+    radiance = rgba[..., :3] + behind * (1 - np.clip(rgba[..., 3:], 0, 1))
+    return np.rint(srgb(radiance) * 255).astype(np.uint8)
 
 
-def srgb(linear: np.ndarray) -> np.ndarray:
+def linear(picture: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1 backwards: uint8 sRGB of any shape -> float32 linear Rec.709 in [0, 1]."""
+    x = picture.astype(np.float32) / 255
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def srgb(radiance: np.ndarray) -> np.ndarray:
     """IEC 61966-2-1: linear Rec.709 -> sRGB in [0, 1], any shape."""
-    x = np.clip(linear, 0, 1)
+    x = np.clip(radiance, 0, 1)
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055)
 
 

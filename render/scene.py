@@ -83,6 +83,19 @@ class Camera:
 
 
 @dataclasses.dataclass
+class Lamp:
+    """``kind``: sun or area. ``position``: (3,) world metres (area only). ``direction``: (3,) unit, the way its light
+    goes. ``strength``: W/m2 (sun) or W (area). ``size``: apparent diameter in degrees (sun) or side in metres (area).
+    """
+
+    kind: str
+    position: np.ndarray
+    direction: np.ndarray
+    strength: float
+    size: float
+
+
+@dataclasses.dataclass
 class Lighting:
     """An equirectangular environment. ``path``: EXR or HDR file. ``yaw_deg`` turns it counter-clockwise about z."""
 
@@ -91,13 +104,28 @@ class Lighting:
     yaw_deg: float
     strength: float
     rights: dict[str, Any]
+    lamps: list[Lamp] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Backdrop:
+    """A photograph behind the people, at the frame's size. ``picture``: (H, W, 3) uint8 sRGB."""
+
+    name: str
+    picture: np.ndarray
+    rights: dict[str, Any]
 
 
 @dataclasses.dataclass
 class Scene:
-    """Everything a frame shows. ``seed`` (31 bit) is Cycles' sampling seed."""
+    """Everything a frame shows. ``seed`` (31 bit) is Cycles' sampling seed. ``backdrop`` None = the environment is seen.
+
+    ``shadows``: the ground z = 0 shows the shadows that people cast, and nothing else.
+    """
 
     people: list[PersonMesh]
     camera: Camera
     lighting: Lighting
     seed: int
+    backdrop: Backdrop | None = None
+    shadows: bool = False
