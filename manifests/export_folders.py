@@ -6,6 +6,7 @@ and unit its files have. Raises InputError where a row lacks a field. H, W: rows
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,13 @@ def png_plane(plane: np.ndarray) -> bytes:
     return cv2.imencode(".png", plane, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
 
 
+def npy(values: np.ndarray) -> bytes:
+    """NPY file bytes of an array; through memory, because ``np.save`` to a full disk does not say why it failed."""
+    kept = io.BytesIO()
+    np.save(kept, values, allow_pickle=False)
+    return kept.getvalue()
+
+
 def _picture(sample: RenderedSample, folder: Path, stem: str) -> None:
     """Both readers take .png alone."""
     _file(folder / "rgb", f"{stem}.png").write_bytes(codecs.encode_image(sample.image, "png"))
@@ -130,7 +138,7 @@ def _opengl_unit(sample: RenderedSample) -> np.ndarray:
 
 
 def _array(values: np.ndarray, folder: Path, stem: str) -> None:
-    np.save(_file(folder, f"{stem}.npy"), values, allow_pickle=False)
+    _file(folder, f"{stem}.npy").write_bytes(npy(values))
 
 
 def _matrix(values: np.ndarray, folder: Path, stem: str) -> None:

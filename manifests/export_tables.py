@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from manifests import codecs
 from manifests.errors import InputError, PhotoError
-from manifests.export_folders import png_plane
+from manifests.export_folders import npy, png_plane
 from manifests.frames import NORMAL_FRAME
 from manifests.privacy import without_metadata
 from manifests.sample import IMAGE, feature, schema
@@ -105,6 +105,8 @@ def _open_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             fields["image"] = {**row["image"], "bytes": without_metadata(row["image"]["bytes"])}
         except PhotoError as error:
             raise InputError(f"sample {row['sample_id']}: its photograph does not decode ({error})") from None
+        except ImportError:
+            raise InputError("photographs leave through pillow; install it (pip install maquette[curate])") from None
         # The metadata that said how to turn the picture is gone, and the picture is turned.
         return "curated", {**fields, "orientation": 1}
     h, w = row["camera"]["height"], row["camera"]["width"]
@@ -119,9 +121,7 @@ def _members(fields: dict[str, Any], kind: str) -> Iterator[tuple[str, bytes]]:
     yield picture_suffix(fields["image"]["bytes"]), fields["image"]["bytes"]
     for name in ("depth", *NORMALS):
         if fields.get(name) is not None:
-            npy = io.BytesIO()
-            np.save(npy, fields[name], allow_pickle=False)
-            yield f"{name}.npy", npy.getvalue()
+            yield f"{name}.npy", npy(fields[name])
     for name in PLANES:
         if fields.get(name) is not None:
             yield f"{name}.png", png_plane(fields[name])

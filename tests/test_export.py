@@ -40,13 +40,13 @@ def figure(index: int, split: str = "train", free: bool = True) -> RenderedSampl
     made = samples.ball(index, split=split)
     rng = np.random.default_rng(100 + index)
     mask = made.mask.copy()
-    ys, xs = np.nonzero(mask)
+    ys, _ = np.nonzero(mask)
     mask[(mask > 0) & (np.arange(mask.shape[0])[:, None] > np.median(ys))] = 2
     M = look_at(np.array([0.3, -2.5, 1.4]), np.array([0.0, 0.0, 1.0]))
-    world = rng.uniform([-0.4, -0.3, 0.4], [0.4, 0.3, 1.6], (17, 3)).astype(np.float32)
-    points, _ = project(world, made.K, M)
     people = []
     for i in (1, 2):
+        world = rng.uniform([-0.4, -0.3, 0.4], [0.4, 0.3, 1.6], (17, 3)).astype(np.float32)
+        points, _ = project(world, made.K, M)
         rows, columns = np.nonzero(mask == i)
         box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
         seen = rng.integers(0, 3, 17).astype(np.uint8)
@@ -308,10 +308,9 @@ def test_held_out_people_get_their_own_folder(tmp_path):
     ],
 )
 def test_a_field_that_a_row_lacks_is_named_and_nothing_is_left(tmp_path, name, field, expected):
-    whole = row_of(figure(0))
-    folder = store(
-        tmp_path / "d", [whole, {**row_of(figure(1)), field: None}, row_of(figure(2))][:2] + [row_of(figure(2))]
-    )
+    rows = [row_of(figure(i)) for i in range(3)]
+    rows[1][field] = None
+    folder = store(tmp_path / "d", rows)
     with pytest.raises(InputError, match=expected):
         export(folder, name, tmp_path / "o")
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
