@@ -16,7 +16,7 @@ from manifests.plan import Identity, SampleSpec, split_of
 from manifests.sample import Person, RenderedSample
 from manifests.seeds import generator
 from render import lighting
-from render.assets import source_of
+from render.assets import Source, source_of
 from render.framing import draw_camera
 from render.groundtruth import embree, keypoints, verify
 from render.scene import Camera, PersonMesh, Scene
@@ -110,12 +110,22 @@ class Renderer:
         )
 
     def scene(self, spec: SampleSpec) -> Scene:
-        """Everything the sample shows, drawn from generator(stage seed, "sample", index) alone."""
-        rng = generator(self._stage.seed, "sample", spec.index)
-        people = [self._sources[i.asset].load(i.key, rng) for i in spec.identities]
-        camera = draw_camera(people[0], spec.framing, self._stage.camera, self._stage.width, self._stage.height, rng)
-        light = lighting.draw_lighting(self._stage.lighting, self._maps, rng)
-        return Scene(people, camera, light, int(rng.integers(2**31)))
+        """Everything the sample shows."""
+        return draw_scene(self._stage, self._sources, self._maps, spec)
+
+
+def draw_scene(
+    stage: RenderStage, sources: list[Source], maps: list[tuple[str, Path, str]], spec: SampleSpec
+) -> Scene:
+    """Everything a sample shows, drawn from generator(stage seed, "sample", index) alone.
+
+    ``sources``: one per asset setting of the stage; ``maps``: lighting.environments. Raises AssetError.
+    """
+    rng = generator(stage.seed, "sample", spec.index)
+    people = [sources[i.asset].load(i.key, rng) for i in spec.identities]
+    camera = draw_camera(people[0], spec.framing, stage.camera, stage.width, stage.height, rng)
+    light = lighting.draw_lighting(stage.lighting, maps, rng)
+    return Scene(people, camera, light, int(rng.integers(2**31)))
 
 
 class Clock:
