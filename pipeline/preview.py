@@ -42,27 +42,27 @@ def preview(job: Job, root: Path, count: int) -> Path:
     folder = job.folder.resolve() / "preview"
     tiles: list[Tile] = []
     seconds: list[float] = []
-    with Raster() as raster:
-        _cleared(folder)
-        for index in range(min(count, stage.samples)):
-            # The digest names the sample and draws nothing.
-            spec = plan.sample_spec(stage, "0" * 64, identities, index)
-            words = [f"{index}  {spec.framing}", *(i.identity_id for i in spec.identities)]
-            try:
-                scene = draw_scene(stage, sources, maps, spec)
-                if region(scene.people, scene.camera) is None:
-                    raise SampleRejected(spec.sample_id, "nobody in the frame")
-            except AssetError as error:
-                tiles.append(Tile(None, [*words, error.message], True))
-                continue
-            except SampleRejected as error:
-                tiles.append(Tile(None, [*words, error.reason], True))
-                continue
-            started = time.perf_counter()
-            picture = raster.picture(scene)
-            seconds.append(time.perf_counter() - started)
-            write(folder / f"{index:08d}.png", picture)
-            tiles.append(Tile(view.thumbnail(picture, TILE_PX), words))
+    raster = Raster()
+    _cleared(folder)
+    for index in range(min(count, stage.samples)):
+        # The digest names the sample and draws nothing.
+        spec = plan.sample_spec(stage, "0" * 64, identities, index)
+        words = [f"{index}  {spec.framing}", *(i.identity_id for i in spec.identities)]
+        try:
+            scene = draw_scene(stage, sources, maps, spec)
+            if region(scene.people, scene.camera) is None:
+                raise SampleRejected(spec.sample_id, "nobody in the frame")
+        except AssetError as error:
+            tiles.append(Tile(None, [*words, error.message], True))
+            continue
+        except SampleRejected as error:
+            tiles.append(Tile(None, [*words, error.reason], True))
+            continue
+        started = time.perf_counter()
+        picture = raster.picture(scene)
+        seconds.append(time.perf_counter() - started)
+        write(folder / f"{index:08d}.png", picture)
+        tiles.append(Tile(view.thumbnail(picture, TILE_PX), words))
     wide = max([t.picture.shape[1] for t in tiles if t.picture is not None] or [TILE_PX])
     tall = max([t.picture.shape[0] for t in tiles if t.picture is not None] or [TILE_PX])
     index_path = folder / "index.jpg"

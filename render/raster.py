@@ -7,6 +7,7 @@ dataset. Legend: H rows, W columns, F triangles, C = 3 F corners.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ Light = Callable[[np.ndarray], np.ndarray]
 
 
 class Raster:
-    """One off-screen OpenGL context, kept from view to view; used from one thread alone.
+    """Draws views into the process's one off-screen OpenGL context; used from one thread alone.
 
     Raises InputError when the machine cannot open one: it names what to install.
     """
@@ -134,16 +135,6 @@ class Raster:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         return self._gl.Texture(source=np.ascontiguousarray(pixels), source_channels="RGBA")
 
-    def close(self) -> None:
-        """Give the context back; nothing can be drawn afterwards."""
-        self._renderer.delete()
-
-    def __enter__(self) -> Raster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def over(rgba: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: premultiplied ``rgba`` (H, W, 4) uint8 over ``behind``, (H, W, 3) or (3,) in 0..255."""
@@ -158,8 +149,12 @@ def studio(normals: np.ndarray) -> np.ndarray:
     return np.repeat(level[:, None], 3, axis=1)
 
 
+@functools.cache
 def _open() -> tuple[Any, Any]:
-    """pyrender and an off-screen renderer on EGL. Raises InputError."""
+    """pyrender and an off-screen renderer on EGL, one per process and never closed. Raises InputError.
+
+    pyrender closes the whole EGL display with a renderer, and with it every other context of the process.
+    """
     if sys.platform != "linux":
         raise InputError(f"previews draw through EGL, which {sys.platform} lacks; use the cycles engine here")
     for soname, package in LIBRARIES.items():

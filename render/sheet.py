@@ -53,11 +53,11 @@ def files_of(folder: Path) -> list[Path]:
     return files
 
 
-def library(folder: Path, pixels_per_m: int = 150) -> np.ndarray:
+def library(folder: Path, pixels_per_m: int = 200) -> np.ndarray:
     """A sheet of every scan below ``folder``. Raises InputError."""
     files = files_of(folder)
-    with Raster() as raster:
-        tiles = [asset_tile(path, raster, pixels_per_m) for path in files]
+    raster = Raster()
+    tiles = [asset_tile(path, raster, pixels_per_m) for path in files]
     heights = [_rows(t.picture) for t in tiles if t.picture is not None]
     tall = max(heights, default=pixels_per_m) + PAD_PX
     for tile in tiles:
@@ -130,7 +130,7 @@ def ruled(height: int, width: int, pixels_per_m: int) -> np.ndarray:
 def grid(tiles: list[Tile], tall: int, wide: int, pixels_per_m: int | None = None) -> np.ndarray:
     """Tiles in rows on paper, words below; with ``pixels_per_m`` a ruler stands at the left of every row."""
     font = ImageFont.load_default(FONT_PX)
-    ruler = 34 if pixels_per_m else 0
+    ruler = 44 if pixels_per_m else 0
     columns = min(len(tiles), max(1, (SHEET_PX - ruler) // (wide + PAD_PX)))
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     lines = [[wrap(t.words, wide, font) for t in row] for row in rows]

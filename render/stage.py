@@ -114,9 +114,7 @@ class Renderer:
         return draw_scene(self._stage, self._sources, self._maps, spec)
 
 
-def draw_scene(
-    stage: RenderStage, sources: list[Source], maps: list[tuple[str, Path, str]], spec: SampleSpec
-) -> Scene:
+def draw_scene(stage: RenderStage, sources: list[Source], maps: list[tuple[str, Path, str]], spec: SampleSpec) -> Scene:
     """Everything a sample shows, drawn from generator(stage seed, "sample", index) alone.
 
     ``sources``: one per asset setting of the stage; ``maps``: lighting.environments. Raises AssetError.

@@ -28,9 +28,7 @@ CHIN, HIPS = 0.87, 0.53
 class ScanFiles:
     """GLB, glTF and OBJ files; each is read once per process and kept while memory lasts (the last four)."""
 
-    def __init__(
-        self, source: FilesSource, root: Path, read_mesh: Callable[[str, Path], Mesh] | None = None
-    ) -> None:
+    def __init__(self, source: FilesSource, root: Path, read_mesh: Callable[[str, Path], Mesh] | None = None) -> None:
         """``read_mesh(asset id, path)`` reads a file instead of Blender: previews have a reader that starts none."""
         self._source = source
         self._read_mesh = read_mesh or _by_blender

@@ -85,9 +85,7 @@ def _places(mesh: trimesh.Trimesh) -> np.ndarray:
     return inverse.reshape(-1)
 
 
-def _without(
-    faces: np.ndarray, drop: np.ndarray, kind: str, changes: list[Change]
-) -> tuple[np.ndarray, list[Change]]:
+def _without(faces: np.ndarray, drop: np.ndarray, kind: str, changes: list[Change]) -> tuple[np.ndarray, list[Change]]:
     if not drop.any():
         return faces, changes
     return faces[~drop], [*changes, Change(kind, int(drop.sum()))]
@@ -123,9 +121,7 @@ def _unique_at(at: np.ndarray, place: np.ndarray) -> np.ndarray:
     return out
 
 
-def _fill(
-    at: np.ndarray, place: np.ndarray, faces: np.ndarray, longest: float
-) -> tuple[np.ndarray, int, int]:
+def _fill(at: np.ndarray, place: np.ndarray, faces: np.ndarray, longest: float) -> tuple[np.ndarray, int, int]:
     """(n, 3) new faces, how many holes they close, and how many stay open."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     key = np.sort(place[edges], axis=1)
@@ -189,5 +185,6 @@ def _ears(at: np.ndarray, loop: list[int]) -> list[tuple[int, int, int]]:
 
 def _rebuilt(mesh: trimesh.Trimesh, faces: np.ndarray) -> trimesh.Trimesh:
     """``mesh``'s vertices with other faces; vertex colours and texture coordinates stay, being per vertex."""
-    visual: Any = mesh.visual.copy() if mesh.visual.kind in ("texture", "vertex") else None
-    return trimesh.Trimesh(np.array(mesh.vertices), faces, visual=visual, process=False)
+    visual: Any = mesh.visual
+    kept = visual.copy() if visual.kind in ("texture", "vertex") else None
+    return trimesh.Trimesh(np.array(mesh.vertices), faces, visual=kept, process=False)

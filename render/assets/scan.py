@@ -48,7 +48,9 @@ def read(name: str, path: Path) -> tuple[Mesh, list[str]]:
 
     for reference in references(path):
         if not reference.resolve().is_relative_to(path.parent.resolve()):
-            raise AssetError(name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it")
+            raise AssetError(
+                name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it"
+            )
     gltf = path.suffix.lower() in (".glb", ".gltf")
     try:
         with warnings.catch_warnings():
@@ -121,7 +123,9 @@ class _Collected:
         visual = geometry.visual
         uv = np.zeros((len(faces), 3, 2))
         if visual.kind in ("vertex", "face"):
-            return _coloured(visual, faces), self._keep(visual, Material("colours", base_color_texture=_palette(visual)))
+            return _coloured(visual, faces), self._keep(
+                visual, Material("colours", base_color_texture=_palette(visual))
+            )
         material = getattr(visual, "material", None)
         if getattr(visual, "uv", None) is not None and len(visual.uv) == len(geometry.vertices):
             uv = np.asarray(visual.uv, np.float64)[faces]
