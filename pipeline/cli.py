@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
+from pipeline import assets
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Maquette: 3D people and photographs to training sets, and training sets to models.",
 )
+app.add_typer(assets.app, name="assets")
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="job manifest (YAML)")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or dataset folder")]
@@ -50,9 +52,23 @@ def run(
 
 
 @app.command()
-def render(job: JobPath, overrides: Overrides = None, address: Address = None, retry_failed: Retry = False) -> None:
-    """Short for `run JOB --only render`."""
-    run(job, overrides, "render", address, retry_failed)
+def render(
+    job: JobPath,
+    overrides: Overrides = None,
+    address: Address = None,
+    retry_failed: Retry = False,
+    engine: Annotated[str, typer.Option(help="cycles, or raster: quick previews into RUN/preview")] = "cycles",
+    count: Annotated[int, typer.Option(help="samples that raster draws")] = 12,
+) -> None:
+    """Short for `run JOB --only render`; with --engine raster draw framings in seconds, and no dataset."""
+    if engine == "raster":
+        from pipeline.preview import preview
+
+        typer.echo(str(preview(jobs.load(job, overrides), job.resolve().parent, count)))
+    elif engine == "cycles":
+        run(job, overrides, "render", address, retry_failed)
+    else:
+        raise InputError(f"--engine {engine}: expected cycles or raster")
 
 
 @app.command()

@@ -15,11 +15,13 @@ import numpy as np
 from manifests.errors import InputError
 from manifests.frames import camera_rays, equirect_uv
 from manifests.priors import LightPrior
-from render.scene import Backdrop, Camera, Lamp, Lighting
+from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
 
 SUFFIXES = (".exr", ".hdr")
 # Mean radiance that strength 1 brings any map to: white cloth in the open then stays just under clipping.
 MEAN_RADIANCE = 0.7
+# Where area lamps point.
+CHEST_M = 1.2
 
 
 def environments(prior: LightPrior, root: Path) -> list[tuple[str, Path, str]]:
@@ -69,7 +71,7 @@ def draw_lamps(prior: LightPrior, rng: np.random.Generator) -> list[Lamp]:
         for _ in range(rng.integers(prior.area.count[0], prior.area.count[1] + 1)):
             azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(*prior.area.distance_m)
             position = np.array([np.cos(azimuth) * distance, np.sin(azimuth) * distance, rng.uniform(0.8, 2.6)])
-            direction = np.array([0.0, 0.0, 1.2]) - position
+            direction = np.array([0.0, 0.0, CHEST_M]) - position
             direction /= np.linalg.norm(direction)
             power, side = float(rng.uniform(*prior.area.power_w)), float(rng.uniform(*prior.area.size_m))
             lamps.append(Lamp("area", position, direction, power, side))
@@ -131,6 +133,62 @@ def background(camera: Camera, lighting: Lighting) -> np.ndarray:
     padded = np.concatenate([picture[:, -1:], picture, picture[:, :1]], axis=1)
     seen = cv2.remap(padded, x + 1, np.clip(y, 0, height - 1), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return seen * np.float32(lighting.strength)
+
+
+def behind(scene: Scene) -> np.ndarray:
+    """(H, W, 3) float32 linear: what shows where nobody is, the photograph or the environment."""
+    if scene.backdrop is None:
+        return background(scene.camera, scene.lighting)
+    return linear(scene.backdrop.picture)
+
+
+@functools.lru_cache(maxsize=64)
+def _harmonics(path: str) -> np.ndarray:
+    """(9, 3) float64: a map's light on a matt white surface, in real spherical harmonics up to order 2.
+
+    Coefficients of the radiance, each order times its share of the cosine lobe (Ramamoorthi and Hanrahan 2001) and
+    over pi: what is left is within 3 % of the exact integral for natural light.
+    """
+    picture = cv2.resize(read_map(path), (128, 64), interpolation=cv2.INTER_AREA).astype(np.float64)
+    azimuth = (0.5 - (np.arange(128) + 0.5) / 128) * 2 * np.pi
+    polar = (np.arange(64) + 0.5)[:, None] / 64 * np.pi
+    across = np.sin(polar)
+    directions = np.stack(
+        [across * np.cos(azimuth), across * np.sin(azimuth), np.broadcast_to(np.cos(polar), (64, 128))], axis=-1
+    )
+    solid_angle = across * (np.pi / 64) * (2 * np.pi / 128)
+    weighted = (picture * solid_angle[..., None]).reshape(-1, 3)
+    lobe = np.repeat([1.0, 2 / 3, 1 / 4], [1, 3, 5])
+    return lobe[:, None] * (_basis(directions.reshape(-1, 3)).T @ weighted)
+
+
+def _basis(d: np.ndarray) -> np.ndarray:
+    """(N, 9) real spherical harmonics of unit directions (N, 3)."""
+    x, y, z = d.T
+    first, second = 0.488603, 1.092548
+    rows = [np.full(len(d), 0.282095), first * y, first * z, first * x]
+    rows += [second * x * y, second * y * z, 0.315392 * (3 * z * z - 1), second * x * z, 0.546274 * (x * x - y * y)]
+    return np.stack(rows, axis=1)
+
+
+def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
+    """(N, 3) float64 linear: what a matt white surface with unit world ``normals`` (N, 3) sends back, unshadowed.
+
+    Area lamps count as points seen from chest height over the origin: for previews, not for pictures.
+    """
+    c, s = np.cos(np.radians(lighting.yaw_deg)), np.sin(np.radians(lighting.yaw_deg))
+    in_map = normals.astype(np.float64) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    # Order 2 rings below zero opposite a strong sun.
+    light = np.maximum(_basis(in_map) @ _harmonics(lighting.path), 0.0) * lighting.strength
+    for lamp in lighting.lamps:
+        facing = np.clip(-normals @ lamp.direction, 0, 1)[:, None]
+        if lamp.kind == "sun":
+            light = light + facing * lamp.strength / np.pi
+        else:
+            # A flat lamp of P watts sends P / pi per steradian straight ahead.
+            distance = np.linalg.norm(lamp.position - [0.0, 0.0, CHEST_M])
+            light = light + facing * lamp.strength / (np.pi * distance) ** 2
+    return light
 
 
 def composite(rgba: np.ndarray, behind: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from manifests.plan import Identity, SampleSpec, split_of
 from manifests.sample import Person, RenderedSample
 from manifests.seeds import generator
 from render import backdrop, lighting
-from render.assets import source_of
+from render.assets import Source, source_of
 from render.framing import ATTEMPTS, draw_camera
 from render.groundtruth import embree, keypoints, verify
 from render.placement import stand_together
@@ -57,18 +57,16 @@ class Renderer:
         from render.blender.engine import BlenderEngine
 
         self._stage = stage
-        self._sources = [source_of(settings, stage.people_seed, root) for settings in stage.assets]
-        self._maps = lighting.environments(stage.lighting, root)
-        self._photographs = backdrop.photographs(stage.background, root)
         memory = Path("/dev/shm")
         self._scratch = tempfile.TemporaryDirectory(prefix="maquette-", dir=memory if memory.is_dir() else None)
+        self._studio = Studio(stage, root, Path(self._scratch.name))
         self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
         self.seconds: dict[str, float] = {}
 
     def render(self, spec: SampleSpec) -> RenderedSample:
         """Make one sample. Raises AssetError, RenderError, and SampleRejected when the two engines disagree."""
         clock = Clock()
-        scene = self.scene(spec)
+        scene = self._studio.scene(spec)
         clock.lap("assets")
         border = embree.region(scene.people, scene.camera)
         if border is None:
@@ -83,11 +81,7 @@ class Renderer:
         share = verify.check(
             spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
         )
-        if scene.backdrop is None:
-            behind = lighting.background(scene.camera, scene.lighting)
-        else:
-            behind = lighting.linear(scene.backdrop.picture)
-        image = lighting.composite(frame.rgba, behind)
+        image = lighting.composite(frame.rgba, lighting.behind(scene))
         alpha = np.rint(np.clip(frame.coverage, 0, 1) * 255).astype(np.uint8)
         people = describe(scene.people, truth.mask, scene.camera)
         clock.lap("compose")
@@ -123,6 +117,19 @@ class Renderer:
             },
         )
 
+
+class Studio:
+    """A stage's people, lights and photographs: everything its scenes are drawn from, without an engine."""
+
+    def __init__(self, stage: RenderStage, root: Path, scratch: Path, sources: list[Source] | None = None) -> None:
+        """``root``: where the job's relative paths start. ``scratch``: folder for environments made on the way.
+        ``sources``: readers of the stage's assets other than its own, one for each.
+        """
+        self._stage, self._scratch = stage, scratch
+        self._sources = sources or [source_of(settings, stage.people_seed, root) for settings in stage.assets]
+        self._maps = lighting.environments(stage.lighting, root)
+        self._photographs = backdrop.photographs(stage.background, root)
+
     def scene(self, spec: SampleSpec) -> Scene:
         """Everything the sample shows, drawn from generator(stage seed, "sample", index) alone.
 
@@ -141,7 +148,7 @@ class Renderer:
         light = lighting.draw_lighting(stage.lighting, self._maps, rng)
         behind = backdrop.draw_backdrop(background, self._photographs, stage.width, stage.height, spec.sample_id, rng)
         if behind is not None and background.estimate_light:
-            light = backdrop.estimated_light(behind, camera, light.lamps, Path(self._scratch.name))
+            light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
         return Scene(people, camera, light, int(rng.integers(2**31)), behind, background.ground_shadows)
 
 

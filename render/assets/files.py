@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -28,8 +28,10 @@ CHIN, HIPS = 0.87, 0.53
 class ScanFiles:
     """GLB, glTF and OBJ files; each is read once per process and kept while memory lasts (the last four)."""
 
-    def __init__(self, source: FilesSource, root: Path) -> None:
+    def __init__(self, source: FilesSource, root: Path, read_mesh: Callable[[str, Path], Mesh] | None = None) -> None:
+        """``read_mesh(asset id, path)`` reads a file instead of Blender: previews have a reader that starts none."""
         self._source = source
+        self._read_mesh = read_mesh or _by_blender
         self._files = {str(p): p for p in find(source.paths, root)}
         self._load = functools.lru_cache(maxsize=4)(self._read)
 
@@ -42,8 +44,6 @@ class ScanFiles:
         return self._load(key)
 
     def _read(self, key: str) -> PersonMesh:
-        from render.blender.importer import import_file
-
         path = self._files[key]
         name = asset_id(path)
         for reference in references(path):
@@ -51,7 +51,7 @@ class ScanFiles:
                 raise AssetError(
                     name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it"
                 )
-        mesh = import_file(name, path)
+        mesh = self._read_mesh(name, path)
         mesh, said = stand(name, path, mesh, self._source)
         height = float(mesh.vertices[:, 2].max())
         middle = (mesh.vertices.min(0) + mesh.vertices.max(0))[:2] / 2
@@ -69,6 +69,12 @@ class ScanFiles:
             },
             phenotype={"height_m": round(height, 4), **said},
         )
+
+
+def _by_blender(name: str, path: Path) -> Mesh:
+    from render.blender.importer import import_file
+
+    return import_file(name, path)
 
 
 def find(patterns: list[str], root: Path) -> Iterator[Path]:
