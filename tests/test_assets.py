@@ -98,6 +98,7 @@ def test_a_broken_file_is_an_asset_error_without_a_traceback(tmp_path):
 
 
 def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_path):
+    from render.assets import source_of
     from render.stage import Renderer, pool
 
     folder = shared / "assets/people"
@@ -111,14 +112,14 @@ def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_pat
     identities, inputs = pool(stage, tmp_path)
     assert [i.identity_id for i in identities] == ["files/cristine", "files/jay", "files/maya"]
     assert len(inputs) > 3
-    renderer = Renderer(stage, tmp_path, 1)
+    renderer, source = Renderer(stage, tmp_path, 1), source_of(stage.assets[0], 0, tmp_path)
     seen = set()
     for task in render_tasks(stage, "0" * 64, identities):
         for spec in task.samples:
             sample = renderer.render(spec)
             seen.add(spec.framing)
             assert sample.agreement["opaque"] >= 0.999
-            height = renderer._sources[0].load(spec.identities[0].key, RNG).phenotype["height_m"]
+            height = source.load(spec.identities[0].key, RNG).phenotype["height_m"]
             assert 1.6 < height < 2.0
             assert sample.image.shape == (512, 384, 3)
             assert (sample.mask > 0).mean() > 0.05
