@@ -55,12 +55,15 @@ class SplitShares(Model):
 
 
 class Engine(Model):
-    """Cycles' settings."""
+    """Blender's settings. `eevee` paints RGB alone, on a GPU; depth is then checked by one Cycles sample."""
 
+    renderer: Literal["cycles", "eevee"] = "cycles"
     samples: int = Field(16, ge=1, le=4096, description="samples per pixel")
     denoiser: Literal["none", "fast", "balanced", "high"] = "fast"
     max_bounces: int = Field(4, ge=0)
-    device: Literal["auto", "cpu"] = "auto"
+    device: Literal["auto", "cpu", "optix", "cuda", "hip", "oneapi", "metal"] = Field(
+        "auto", description="auto = the first kind of GPU found, else the CPU; only CPUs give equal bytes everywhere"
+    )
 
 
 class Verify(Model):
@@ -102,10 +105,13 @@ class RenderStage(Model):
     recycle_tasks: int = Field(100, ge=1)
     recycle_rss_mb: int = Field(6000, ge=500)
 
-    @pydantic.field_validator("width", "height")
-    @classmethod
-    def _even(cls, v: int) -> int:
-        return v
+    @pydantic.model_validator(mode="after")
+    def _catcher(self) -> RenderStage:
+        if self.background.ground_shadows and self.engine.renderer == "eevee":
+            raise ValueError(
+                "background.ground_shadows needs a shadow catcher, which eevee lacks; take renderer cycles"
+            )
+        return self
 
 
 class Detector(Model):

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from manifests import commit, plan
-from manifests.errors import MaquetteError, RenderError, StorageError
+from manifests.errors import InputError, MaquetteError, RenderError, StorageError
 from manifests.job import Job, RenderStage
 from pipeline.freeze import freeze
 from pipeline.progress import Events, bar
@@ -39,9 +39,12 @@ class RenderDriver:
         self._attempts: Counter[str] = Counter()
         self._durations: list[float] = []
         self._served: Counter[Any] = Counter()
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        self._workers = stage.workers or cores
+        have = ray.cluster_resources()
+        self._workers = stage.workers or int(have.get("CPU", 1))
         self._threads = max(1, (os.cpu_count() or 1) // self._workers)
+        # Several workers share a card; Ray hides all cards from an actor that asks for none.
+        share = 0.0 if stage.engine.device == "cpu" else have.get("GPU", 0.0) / self._workers
+        self._gpus = int(share) if share > 1 else round(share, 4)
 
     def run(self, tasks: Iterable[plan.Task], on_outcomes: Any, fold: Any) -> None:
         """Run ``tasks`` to the end; ``on_outcomes(list[Outcome])`` after each, ``fold()`` now and then.
@@ -81,7 +84,7 @@ class RenderDriver:
                 ray.kill(actor, no_restart=True)
 
     def _spawn(self) -> Any:
-        remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RenderWorker)
+        remote = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(RenderWorker)
         options = remote.options(runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._threads)}})
         return options.remote(self.stage, str(self.root), str(self.folder), self._threads)
 
@@ -96,6 +99,8 @@ class RenderDriver:
             self._lost(task, str(error.message))
             ray.kill(actor, no_restart=True)
             return False
+        except InputError as error:
+            raise InputError(str(getattr(error, "cause", error))) from None
         except StorageError as error:
             # Ray raises a child of both classes whose text is a remote traceback; the cause is ours.
             raise StorageError(str(getattr(error, "cause", error))) from None

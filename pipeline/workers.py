@@ -58,16 +58,20 @@ class RenderWorker:
     """One Blender process. It writes its own shards; only receipts travel back through Ray."""
 
     def __init__(self, stage: RenderStage, root: str, folder: str, threads: int) -> None:
-        from render.stage import Renderer
-
-        self._stage, self._folder = stage, Path(folder)
-        self._renderer = Renderer(stage, Path(root), threads)
+        self._stage, self._root, self._folder, self._threads = stage, Path(root), Path(folder), threads
+        self._renderer: Any = None
 
     def run(self, task: Task, skip: dict[str, str], attempt: int) -> dict[str, Any]:
         """Render ``task`` into one shard and a receipt. ``skip``: sample id -> why it must not be tried again.
 
-        Returns counts and the process's resident memory in MB. RenderError and StorageError reach the driver.
+        Returns counts and the process's resident memory in MB. InputError (the stage cannot be set up here), RenderError
+        and StorageError reach the driver.
         """
+        if self._renderer is None:
+            from render.stage import Renderer
+
+            # Here and not when the actor is made: what the user can mend then reaches the driver as it is.
+            self._renderer = Renderer(self._stage, self._root, self._threads)
         outcomes: list[Outcome] = []
         with ShardWriter(self._folder, task.task_id, "rendered") as writer:
             for spec in task.samples:

@@ -65,9 +65,16 @@ class Renderer:
 
     def render(self, spec: SampleSpec) -> RenderedSample:
         """Make one sample. Raises AssetError, RenderError, and SampleRejected when the two engines disagree."""
-        clock = Clock()
+        started = time.perf_counter()
         scene = self._studio.scene(spec)
-        clock.lap("assets")
+        drawn = time.perf_counter() - started
+        sample = self.shoot(spec, scene)
+        self.seconds = {"assets": drawn, **self.seconds}
+        return sample
+
+    def shoot(self, spec: SampleSpec, scene: Scene) -> RenderedSample:
+        """``scene`` as the sample ``spec`` names. Raises RenderError and SampleRejected; leaves seconds by step."""
+        clock = Clock()
         border = embree.region(scene.people, scene.camera)
         if border is None:
             raise SampleRejected(spec.sample_id, "nobody in the frame")
@@ -78,9 +85,12 @@ class Renderer:
         # Shadows fall outside the people's own region.
         frame = self._engine.render(scene, None if scene.shadows else border)
         clock.lap("cycles")
+        clock.laps |= frame.seconds
+        del clock.laps["cycles"]
         share = verify.check(
             spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
         )
+        clock.lap("verify")
         image = lighting.composite(frame.rgba, lighting.behind(scene))
         alpha = np.rint(np.clip(frame.coverage, 0, 1) * 255).astype(np.uint8)
         people = describe(scene.people, truth.mask, scene.camera)
@@ -110,7 +120,7 @@ class Renderer:
             rights=rights,
             agreement={"opaque": share, "strand": None},
             engine={
-                "renderer": "cycles",
+                "renderer": self._engine.name,
                 "version": self._engine.version,
                 "samples": self._stage.engine.samples,
                 "denoiser": self._stage.engine.denoiser,

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import bpy
 import numpy as np
 import OpenEXR
 
-from manifests.errors import RenderError
+from manifests.errors import InputError, RenderError
 from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matrix_world
 from manifests.job import Engine
 from render.blender.materials import build_material
@@ -25,7 +26,12 @@ from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
 FATAL = re.compile(
     r"Error: (?!Python)|Unable to (?:open|load)|SVM stack|out of memory|Missing image|failed to load", re.I
 )
+FIRST_SAMPLE = re.compile(r"Time:(\d+):([\d.]+) [^\n]*Sample 0/")
 DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("FAST", "BALANCED"), "high": ("ACCURATE", "HIGH")}
+# EEVEE's name before Blender 5 and since.
+EEVEE = ("BLENDER_EEVEE_NEXT", "BLENDER_EEVEE")
+# Fastest first; OptiX before CUDA on the same card.
+GPU_KINDS = ("optix", "cuda", "hip", "oneapi", "metal")
 IMPORTANCE_MAP_PX = 1024
 # Cycles' sample 0 misses the pixel's centre by this much, right and down: its filter table has an even number of bins.
 # Measured by least squares on a sphere (0.00050, -0.00058 px); with the principal point moved by it, depth residuals fall
@@ -48,6 +54,7 @@ class Frame:
     ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent, shadows on the ground included.
     ``coverage``: (H, W) float32, the people's share of each pixel. ``depth``: (H, W) float32 planar z in metres, 0 where
     missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender printed.
+    ``seconds``: wall-clock time by step: "build" the scene, "sync" it to Cycles, "trace" (denoising included), "read".
     """
 
     rgba: np.ndarray
@@ -55,6 +62,7 @@ class Frame:
     depth: np.ndarray
     index: np.ndarray
     log: str
+    seconds: dict[str, float]
 
 
 class BlenderEngine:
@@ -71,6 +79,10 @@ class BlenderEngine:
         scratch.mkdir(parents=True, exist_ok=True)
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
         bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+        self.device = choose_device(settings.device)
+        kind = "" if self.device == "cpu" else f"/{self.device}"
+        # What a sample says of its maker: "cycles", "cycles/optix", "eevee".
+        self.name = "eevee" if settings.renderer == "eevee" else f"cycles{kind}"
         self._configure(threads)
 
     def render(self, scene: Scene, border: tuple[int, int, int, int] | None) -> Frame:
@@ -78,17 +90,22 @@ class BlenderEngine:
 
         Raises RenderError with Blender's own words.
         """
+        wanted = PASSES | PERSON_PASS if scene.shadows else PASSES
+        eevee = self._settings.renderer == "eevee"
+        at = [time.perf_counter()]
         with captured() as log:
             try:
                 self._build(scene, border)
-                bpy.ops.render.render(write_still=True, scene=bpy.context.scene.name)
-                passes = read_passes(self._exr, PASSES | PERSON_PASS if scene.shadows else PASSES)
+                at.append(time.perf_counter())
+                painted = self._trace({"Combined": ("Combined",)}, eevee=True) if eevee else {}
+                passes = self._trace(wanted) | painted
             except RuntimeError as error:
                 raise RenderError("", f"Blender: {error}".strip()) from None
             finally:
                 self._clear()
                 self._exr.unlink(missing_ok=True)
             printed = log()
+        at.append(time.perf_counter())
         if FATAL.search(printed):
             raise RenderError(
                 "", "Blender said: " + "; ".join(x for x in printed.splitlines() if FATAL.search(x))[:800]
@@ -97,25 +114,40 @@ class BlenderEngine:
         index = np.where((depth > 0) & (depth < MISS_M), np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
         rgba = passes["Combined"]
         coverage = passes["Person"][..., 0] if scene.shadows else rgba[..., 3]
-        return Frame(rgba, coverage, np.where(index > 0, depth, 0), index, printed)
+        sync = sync_seconds(printed)
+        seconds = {"build": at[1] - at[0], "sync": sync, "trace": self._traced - sync}
+        seconds["read"] = at[2] - at[1] - self._traced
+        return Frame(rgba, coverage, np.where(index > 0, depth, 0), index, printed, seconds)
+
+    def _trace(self, wanted: dict[str, tuple[str, ...]], eevee: bool = False) -> dict[str, np.ndarray]:
+        """Run one engine over the scene as it stands; the passes ``wanted``."""
+        scene = bpy.context.scene
+        scene.render.engine = EEVEE[bpy.app.version >= (5, 0, 0)] if eevee else "CYCLES"
+        started = time.perf_counter()
+        bpy.ops.render.render(write_still=True, scene=scene.name)
+        self._traced = time.perf_counter() - started
+        return read_passes(self._exr, wanted)
 
     def _configure(self, threads: int) -> None:
         scene, s = bpy.context.scene, self._settings
         render, cycles = scene.render, scene.cycles
         render.engine = "CYCLES"
-        cycles.device = "CPU"
+        cycles.device = "CPU" if self.device == "cpu" else "GPU"
         render.threads_mode, render.threads = "FIXED", threads
-        cycles.samples, cycles.use_adaptive_sampling = s.samples, False
+        # Beside EEVEE, Cycles gives depth and index alone, which are those of its first sample.
+        cycles.samples = s.samples if s.renderer == "cycles" else 1
+        scene.eevee.taa_render_samples = s.samples
+        cycles.use_adaptive_sampling = False
         cycles.use_light_tree = False
         cycles.max_bounces = s.max_bounces
         cycles.diffuse_bounces = cycles.glossy_bounces = cycles.transmission_bounces = s.max_bounces
         cycles.transparent_max_bounces = 64
         cycles.caustics_reflective = cycles.caustics_refractive = False
-        cycles.use_denoising = s.denoiser != "none"
+        cycles.use_denoising = s.denoiser != "none" and s.renderer == "cycles"
         if s.denoiser != "none":
             cycles.denoiser = "OPENIMAGEDENOISE"
             cycles.denoising_prefilter, cycles.denoising_quality = DENOISER[s.denoiser]
-            cycles.denoising_use_gpu = False
+            cycles.denoising_use_gpu = self.device != "cpu"
         render.film_transparent = True
         render.use_persistent_data = False
         render.use_compositing = render.use_sequencer = False
@@ -179,6 +211,31 @@ class BlenderEngine:
             blocks = getattr(bpy.data, kind)
             blocks_to_go = [b for b in blocks if not (kind == "images" and b.type in ("RENDER_RESULT", "COMPOSITING"))]
             bpy.data.batch_remove(blocks_to_go)
+
+
+def choose_device(wanted: str) -> str:
+    """Switch on every GPU of one kind: ``wanted``, or with "auto" the first of GPU_KINDS that is here; else "cpu".
+
+    Raises InputError when the kind asked for is not here.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    known = {kind for kind, *_ in preferences.get_device_types(bpy.context)}
+    for kind in GPU_KINDS if wanted == "auto" else (wanted,):
+        if kind.upper() not in known:
+            continue
+        preferences.compute_device_type = kind.upper()
+        preferences.refresh_devices()
+        gpus = [d for d in preferences.devices if d.type == kind.upper()]
+        for device in preferences.devices:
+            device.use = device in gpus
+        if gpus:
+            return kind
+    if wanted != "auto":
+        raise InputError(f"render.engine.device: no {wanted} device on this machine; take auto or cpu")
+    preferences.compute_device_type = "NONE"
+    return "cpu"
 
 
 def build_person(person: PersonMesh, marked: bool = False) -> Any:
@@ -300,6 +357,12 @@ def read_passes(path: Path, passes: dict[str, tuple[str, ...]]) -> dict[str, np.
     if missing:
         raise RenderError("", f"pass {', '.join(missing)} missing from Blender's EXR; it holds {sorted(channels)}")
     return found
+
+
+def sync_seconds(printed: str) -> float:
+    """When Cycles took its first sample, seconds after the call, by what it ``printed``; 0 when it did not say."""
+    first = FIRST_SAMPLE.search(printed)
+    return 60 * float(first[1]) + float(first[2]) if first else 0.0
 
 
 @contextlib.contextmanager
