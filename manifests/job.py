@@ -103,7 +103,8 @@ class RenderStage(Model):
     workers: int = Field(0, ge=0, description="0 = one per core")
     deadline_s: float = Field(600.0, gt=0, description="floor of a task's deadline")
     recycle_tasks: int = Field(100, ge=1)
-    recycle_rss_mb: int = Field(6000, ge=500)
+    recycle_rss_mb: int = Field(6000, ge=500, description="a worker above this is replaced after its task")
+    max_rss_mb: int = Field(16000, ge=500, description="a worker above this is killed at once")
 
     @pydantic.model_validator(mode="after")
     def _catcher(self) -> RenderStage:
@@ -244,7 +245,7 @@ class Job(Model):
 
 
 # Fields that change no byte of a stage's output: they stay out of its digest.
-NOT_IN_DIGEST = {"workers", "deadline_s", "recycle_tasks", "recycle_rss_mb", "samples", "device"}
+NOT_IN_DIGEST = {"workers", "deadline_s", "recycle_tasks", "recycle_rss_mb", "max_rss_mb", "samples", "device"}
 
 
 def digest_fields(stage: Model) -> dict[str, Any]:

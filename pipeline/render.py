@@ -19,7 +19,7 @@ from manifests.errors import InputError, MaquetteError, RenderError, StorageErro
 from manifests.job import Job, RenderStage
 from pipeline.freeze import freeze
 from pipeline.progress import Events, bar
-from pipeline.workers import RenderWorker, last_announced
+from pipeline.workers import Notes, RenderWorker
 
 # A sample that has taken two workers down is poison: it is named and left out (design.md section 2).
 MAX_DEATHS = 2
@@ -31,7 +31,10 @@ FOLD_EVERY_S = 10.0
 class RenderDriver:
     """Runs the tasks of one render stage over a pool of actors; one task in flight per actor."""
 
-    def __init__(self, stage: RenderStage, root: Path, folder: Path, events: Events) -> None:
+    def __init__(
+        self, stage: RenderStage, root: Path, folder: Path, events: Events, worker: type = RenderWorker
+    ) -> None:
+        self._worker = worker
         self.stage, self.root, self.folder, self.events = stage, root, folder, events
         self._finished: set[str] = set()
         self._deaths: Counter[str] = Counter()
@@ -84,7 +87,7 @@ class RenderDriver:
                 ray.kill(actor, no_restart=True)
 
     def _spawn(self) -> Any:
-        remote = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(RenderWorker)
+        remote: Any = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(self._worker)
         options = remote.options(runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._threads)}})
         return options.remote(self.stage, str(self.root), str(self.folder), self._threads)
 
@@ -120,7 +123,9 @@ class RenderDriver:
 
     def _lost(self, task: plan.Task, why: str) -> None:
         """Blame the sample the worker was at; after MAX_DEATHS it is skipped and named."""
-        sample = last_announced(self.folder, task.task_id) or task.samples[0].sample_id
+        sample, told = Notes(self.folder, task.task_id).last()
+        sample = sample or task.samples[0].sample_id
+        why = "; ".join(w for w in (why, told) if w)
         self._deaths[sample] += 1
         self.events.emit("worker_lost", task_id=task.task_id, sample_id=sample, why=why, deaths=self._deaths[sample])
         if self._deaths[sample] >= MAX_DEATHS:

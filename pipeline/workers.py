@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import socket
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -16,8 +19,13 @@ import ray
 from manifests.commit import Outcome, Receipt, write_receipt
 from manifests.errors import AssetError, InputError, RenderError, SampleRejected
 from manifests.job import RenderStage
-from manifests.plan import Task
+from manifests.plan import SampleSpec, Task
+from manifests.sample import RenderedSample
 from manifests.shards import ShardWriter, row_of
+
+# How much of Blender's own log goes into the reason of a failed sample.
+LOG_LINES = 3
+PROGRESS = re.compile(r"Fra:|Saved:|Time:| Time:")
 
 
 def start_ray(address: str | None) -> None:
@@ -72,17 +80,20 @@ class RenderWorker:
 
             # Here and not when the actor is made: what the user can mend then reaches the driver as it is.
             self._renderer = Renderer(self._stage, self._root, self._threads)
+            Watchdog(self._stage.max_rss_mb).start()
+        notes = Notes(self._folder, task.task_id)
+        self._renderer.log = notes.log
         outcomes: list[Outcome] = []
         with ShardWriter(self._folder, task.task_id, "rendered") as writer:
             for spec in task.samples:
-                announce(self._folder, task.task_id, spec.sample_id)
+                notes.at(spec.sample_id)
                 start = time.perf_counter()
                 status, why = "done", ""
                 if spec.sample_id in skip:
                     status, why = "failed", skip[spec.sample_id]
                 else:
                     try:
-                        writer.append(row_of(self._renderer.render(spec), self._stage.image_format))
+                        writer.append(row_of(self.render(spec), self._stage.image_format))
                     except SampleRejected as error:
                         status, why = "rejected", error.reason
                     except AssetError as error:
@@ -95,29 +106,74 @@ class RenderWorker:
             shard = writer.close()
         receipt = Receipt(task.task_id, task.stage_digest, shard, outcomes, {"pid": os.getpid()})
         write_receipt(self._folder, receipt)
-        announce(self._folder, task.task_id, None)
+        notes.clear()
         return {
             "task_id": task.task_id,
             "outcomes": outcomes,
             "rss_mb": psutil.Process().memory_info().rss / 2**20,
         }
 
-
-def announce(folder: Path, task_id: str, sample_id: str | None) -> None:
-    """Leave a note of the sample that ``task_id`` is about to start, so that a dead worker's last words are known."""
-    note = folder / "tmp" / f"{task_id}.now"
-    if sample_id is None:
-        note.unlink(missing_ok=True)
-        return
-    note.parent.mkdir(parents=True, exist_ok=True)
-    fresh = note.with_suffix(f".{os.getpid()}")
-    fresh.write_text(sample_id)
-    fresh.replace(note)
+    def render(self, spec: SampleSpec) -> RenderedSample:
+        """One sample; what tests of failing workers replace."""
+        sample: RenderedSample = self._renderer.render(spec)
+        return sample
 
 
-def last_announced(folder: Path, task_id: str) -> str | None:
-    """The sample a task was at, or None when it had not started."""
+class Watchdog(threading.Thread):
+    """Kills its own process once its resident memory passes ``limit_mb``: one scene must not take the node down."""
+
+    def __init__(self, limit_mb: int) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._limit_mb = limit_mb
+
+    def run(self) -> None:
+        """Look twice a second; Blender and Embree leave Python free meanwhile."""
+        process = psutil.Process()
+        while (rss := process.memory_info().rss / 2**20) <= self._limit_mb:
+            time.sleep(0.5)
+        if Notes.current is not None:
+            Notes.current.why(f"its memory grew to {rss:.0f} MB, over render.max_rss_mb {self._limit_mb}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Notes:
+    """What a task leaves in the dataset's tmp/ while it runs, so that a dead worker's last words are known."""
+
+    current: Notes | None = None
+
+    def __init__(self, folder: Path, task_id: str) -> None:
+        self._now, self._why, self.log = (folder / "tmp" / f"{task_id}.{kind}" for kind in ("now", "why", "log"))
+
+    def at(self, sample_id: str) -> None:
+        """The task is about to start ``sample_id``."""
+        Notes.current = self
+        self._now.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._now.with_suffix(f".{os.getpid()}")
+        fresh.write_text(sample_id)
+        fresh.replace(self._now)
+        self.log.unlink(missing_ok=True)
+
+    def why(self, text: str) -> None:
+        """Why the worker is about to die."""
+        self._why.write_text(text)
+
+    def clear(self) -> None:
+        """The task is done."""
+        Notes.current = None
+        for path in (self._now, self._why, self.log):
+            path.unlink(missing_ok=True)
+
+    def last(self) -> tuple[str | None, str]:
+        """(sample the task was at or None, what is known of the end), read by the driver, which then clears them."""
+        sample = _text(self._now) or None
+        said = [line for line in _text(self.log).splitlines() if line.strip() and not PROGRESS.match(line)]
+        told = [_text(self._why), *said[-LOG_LINES:]]
+        self.clear()
+        return sample, "; ".join(t.strip() for t in told if t.strip())
+
+
+def _text(path: Path) -> str:
     try:
-        return (folder / "tmp" / f"{task_id}.now").read_text()
+        return path.read_text(errors="replace")
     except FileNotFoundError:
-        return None
+        return ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import shutil
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from manifests.errors import InputError, SampleRejected
 from manifests.job import RenderStage
@@ -57,11 +60,12 @@ class Renderer:
         from render.blender.engine import BlenderEngine
 
         self._stage = stage
-        memory = Path("/dev/shm")
-        self._scratch = tempfile.TemporaryDirectory(prefix="maquette-", dir=memory if memory.is_dir() else None)
+        self._scratch = scratch_folder()
         self._studio = Studio(stage, root, Path(self._scratch.name))
         self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
         self.seconds: dict[str, float] = {}
+        # Where Blender's words go while it renders: a file that outlives the process.
+        self.log: Path | None = None
 
     def render(self, spec: SampleSpec) -> RenderedSample:
         """Make one sample. Raises AssetError, RenderError, and SampleRejected when the two engines disagree."""
@@ -83,7 +87,7 @@ class Renderer:
         )
         clock.lap("embree")
         # Shadows fall outside the people's own region.
-        frame = self._engine.render(scene, None if scene.shadows else border)
+        frame = self._engine.render(scene, None if scene.shadows else border, self.log)
         clock.lap("cycles")
         clock.laps |= frame.seconds
         del clock.laps["cycles"]
@@ -160,6 +164,17 @@ class Studio:
         if behind is not None and background.estimate_light:
             light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
         return Scene(people, camera, light, int(rng.integers(2**31)), behind, background.ground_shadows)
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for this process's passes, in memory where the system has one; those of killed processes are removed."""
+    memory = Path("/dev/shm")
+    base = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    for old in base.glob("maquette-*-*"):
+        pid = old.name.split("-")[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"maquette-{os.getpid()}-", dir=base)
 
 
 class Clock:

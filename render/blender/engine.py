@@ -85,15 +85,16 @@ class BlenderEngine:
         self.name = "eevee" if settings.renderer == "eevee" else f"cycles{kind}"
         self._configure(threads)
 
-    def render(self, scene: Scene, border: tuple[int, int, int, int] | None) -> Frame:
+    def render(self, scene: Scene, border: tuple[int, int, int, int] | None, log_to: Path | None = None) -> Frame:
         """Render ``scene``; ``border``: x0, y0, x1, y1 px (half open) outside which nothing is traced, or None for all.
+        ``log_to``: file for what Blender says, which is there even when the process dies of it.
 
         Raises RenderError with Blender's own words.
         """
         wanted = PASSES | PERSON_PASS if scene.shadows else PASSES
         eevee = self._settings.renderer == "eevee"
         at = [time.perf_counter()]
-        with captured() as log:
+        with captured(log_to) as log:
             try:
                 self._build(scene, border)
                 at.append(time.perf_counter())
@@ -366,9 +367,11 @@ def sync_seconds(printed: str) -> float:
 
 
 @contextlib.contextmanager
-def captured() -> Iterator[Any]:
-    """Catch what native code writes to file descriptors 1 and 2; yields a function that returns it."""
-    with tempfile.TemporaryFile() as sink:
+def captured(path: Path | None = None) -> Iterator[Any]:
+    """Catch what native code writes to file descriptors 1 and 2, in ``path`` if given; yields a function that returns
+    it.
+    """
+    with path.open("w+b") if path else tempfile.TemporaryFile() as sink:
         saved = os.dup(1), os.dup(2)
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
