@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
+from pipeline import assets
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Maquette: 3D people and photographs to training sets, and training sets to models.",
 )
+app.add_typer(assets.app, name="assets")
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="job manifest (YAML)")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or dataset folder")]

@@ -9,10 +9,12 @@ import pytest
 import trimesh
 
 from manifests.errors import AssetError, InputError, UnitError
-from manifests.job import FilesSource, RenderStage
+from manifests.assets import FilesSource
+from manifests.job import RenderStage
 from manifests.plan import render_tasks
 from manifests.seeds import generator
-from render.assets.files import ScanFiles, content_sha256, references
+from render.assets.files import ScanFiles
+from render.assets.references import content_sha256, references
 from tests import runs
 
 pytestmark = pytest.mark.engine

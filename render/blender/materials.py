@@ -9,6 +9,9 @@ import numpy as np
 
 from render.scene import Material
 
+# The colour attribute that engine.build_person writes.
+VERTEX_COLORS = "color"
+
 
 def build_material(material: Material) -> Any:
     """A Blender material; textures become packed images, row 0 at the bottom as Blender keeps them."""
@@ -34,6 +37,10 @@ def build_material(material: Material) -> Any:
         texture_alpha = colour.outputs["Alpha"]
     else:
         texture_alpha = None
+        if material.vertex_color:
+            colours = nodes.new("ShaderNodeVertexColor")
+            colours.layer_name = VERTEX_COLORS
+            links.new(colours.outputs["Color"], inputs["Base Color"])
     if material.alpha_mode != "opaque":
         surface = _see_through(nodes, links, material, texture_alpha, surface)
     if material.roughness_texture is not None:

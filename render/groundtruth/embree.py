@@ -66,7 +66,7 @@ class Caster:
 
         ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64
         metres,
-        (N, 3) float64 weights. Layers whose material is "blend", or "cutout" below its threshold, are seen through.
+        (N, 3) float64 weights. Layers are seen through where Material.alpha_mode says that nothing is there.
         """
         n = len(directions)
         face, z, weights = np.full(n, -1), np.zeros(n), np.zeros((n, 3))
@@ -146,11 +146,14 @@ class Caster:
             local = face[mine] - self._first[i]
             for k, material in enumerate(m.materials):
                 on = m.material_index[local] == k
-                if material.alpha_mode == "blend":
-                    solid[mine[on]] = False
-                elif material.alpha_mode == "cutout" and m.uv is not None and material.base_color_texture is not None:
-                    uv = np.einsum("nk,nkc->nc", weights[mine[on]], m.uv[local[on]])
-                    solid[mine[on]] = alpha_at(material, uv) > material.alpha_threshold
+                if material.alpha_mode == "opaque":
+                    continue
+                if m.uv is None or material.base_color_texture is None:
+                    solid[mine[on]] = material.alpha_mode != "blend"
+                    continue
+                uv = np.einsum("nk,nkc->nc", weights[mine[on]], m.uv[local[on]])
+                factor = material.alpha if material.alpha_mode == "blend" else 1.0
+                solid[mine[on]] = alpha_at(material, uv) * factor > material.alpha_threshold
         return solid
 
 

@@ -1,0 +1,211 @@
+"""A folder of scans -> one row for every asset in it: what it is, how it stands, and what is wrong with it.
+
+Each file is read in a process of its own kind, so that one that takes Blender down costs one row and not the scan.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as TooLong
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.assets import FilesSource, RenderPeopleSource, ScanSource, ThumanSource
+from manifests.errors import AssetError, InputError
+from render.assets.defects import Problem, barring, geometry, remarks
+from render.assets.files import SUFFIXES, ScanFiles, named
+from render.assets.references import content_sha256, references
+from render.assets.renderpeople import FILE as RENDERPEOPLE_FILE
+from render.assets.renderpeople import RenderPeople
+from render.assets.thuman import Thuman, is_scan
+from render.scene import Scan
+
+# An 8k RenderPeople scan imports in 20 s; a file that needs this long is broken.
+DEADLINE_S = 300.0
+MENDS = {
+    "unreadable": "export it again, as GLB where possible",
+    "crashed": "Blender died or hung on it: export it again, or leave it out",
+}
+
+SCHEMA = pa.schema(
+    [
+        pa.field("asset_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # renderpeople, thuman, files
+        pa.field("usable", pa.bool_(), nullable=False),  # false: a problem bars it, and a job skips it
+        pa.field("height_m", pa.float32()),
+        pa.field("files", pa.list_(pa.string()), nullable=False),  # relative to the scanned folder, the mesh first
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("unit", pa.string()),  # with its origin in brackets: declared, set, guessed, or the library's own
+        pa.field("up", pa.string()),  # the same
+        pa.field("scale_m", pa.float32()),  # metres per number of the mesh as imported
+        pa.field("bounds_m", pa.list_(pa.float32())),  # x0 y0 z0 x1 y1 z1 as it stands: z up, feet on 0, facing -y
+        pa.field("triangles", pa.int64()),
+        pa.field("textures", pa.int32()),
+        pa.field("watertight", pa.bool_()),
+        pa.field("missing_textures", pa.list_(pa.string())),
+        pa.field("bones", pa.int32()),  # 0: no rig
+        pa.field("clips", pa.list_(pa.string())),
+        pa.field("morphs", pa.int32()),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("consent", pa.string(), nullable=False),
+        pa.field("redistributable", pa.bool_(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field(
+            "problems",
+            pa.list_(pa.struct([("code", pa.string()), ("bars", pa.bool_()), ("text", pa.string())])),
+            nullable=False,
+        ),
+    ],
+    metadata={"frame": "z up, feet on z = 0, facing -y", "units": "metres"},
+)
+
+
+def sources(root: Path, settings: dict[str, Any]) -> list[ScanFiles]:
+    """The kinds of library found under ``root``, each with its people. Raises InputError for a folder without any.
+
+    ``settings``: fields of ScanSource that hold for all, such as unit, licence, consent.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder that holds the scans")
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    theirs = [p for p in files if RENDERPEOPLE_FILE.fullmatch(p.name)]
+    scans = [p for p in files if is_scan(p)]
+    fits = [p for p in files if scans and p.stem.lower() == "mesh_smplx"]
+    rest = [p for p in files if p not in {*theirs, *scans, *fits}]
+    if not files:
+        raise InputError(f"{root}: no scan in it ({', '.join(SUFFIXES)}); give the folder that holds the scans")
+    found: list[ScanFiles] = []
+    given = {"paths": [str(root)], **settings}
+    if theirs:
+        found.append(RenderPeople(RenderPeopleSource(**given), root))
+    if scans:
+        found.append(Thuman(ThumanSource(**given), root))
+    if rest:
+        generic = ScanFiles(FilesSource(**(given | {"paths": [str(p) for p in rest]})), root)
+        generic.paths = named("files", rest)
+        found.append(generic)
+    return found
+
+
+def scan(root: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows of SCHEMA, one per asset, in order of source and id; every import is left in the cache. Raises InputError."""
+    todo = [(s, name, path) for s in sources(root, settings) for name, path in s.paths]
+    twice = {name for name, n in Counter(name for _, name, _ in todo).items() if n > 1}
+    pool = _pool()
+    try:
+        for source, name, path in todo:
+            task = pool.submit(examine, source.source, root, name, path)
+            try:
+                row = task.result(timeout=DEADLINE_S)
+            except (BrokenProcessPool, TooLong):
+                for process in (pool._processes or {}).values():
+                    process.kill()
+                pool.shutdown(cancel_futures=True)
+                pool = _pool()
+                row = _blank(source.source, root, name, path)
+                row["problems"] = [Problem("crashed", True, f"{path.name}: {MENDS['crashed']}")._asdict()]
+            if name in twice:
+                text = f"another asset is called {name} too; rename one, or move it out, before a job uses both"
+                row["problems"].append(Problem("same_name", False, text)._asdict())
+            yield row
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def examine(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
+    """The row of one asset."""
+    row = _blank(settings, root, name, path)
+    source = KINDS[settings.source](settings.model_copy(update={"paths": [str(path)]}), root)
+    problems: list[Problem] = []
+    try:
+        row["sha256"] = source.content(path)
+        found = source.scan(name, path)
+        row |= _counts(found)
+        mesh, standing = source.standing(name, path, found)
+        row |= {
+            "height_m": standing.height_m,
+            "unit": standing.unit,
+            "up": standing.up,
+            "scale_m": standing.scale_m,
+            "bounds_m": [float(x) for x in (*mesh.vertices.min(0), *mesh.vertices.max(0))],
+        }
+        row["watertight"], shape = geometry(mesh)
+        bars = barring(found, mesh, standing, settings)
+        barred = {p.code for p in bars}
+        problems = bars + [p for p in remarks(found, standing) if p.code not in barred] + shape
+    except AssetError as error:
+        problems = [Problem(error.code, True, error.message)]
+    except InputError as error:
+        problems = [Problem("unreadable", True, f"{error}; {MENDS['unreadable']}")]
+    row["usable"] = not any(p.bars for p in problems)
+    row["problems"] = [p._asdict() for p in problems]
+    return row
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """``rows`` as one Arrow IPC stream at ``path``, under another name first: whole or absent. Raises InputError."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(rows, SCHEMA)
+        with partial.open("wb") as file:
+            with pa.ipc.new_stream(file, SCHEMA) as stream:
+                stream.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another folder with --out") from None
+
+
+def _pool() -> ProcessPoolExecutor:
+    # spawn: bpy does not survive a fork.
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _blank(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
+    """A row of what is known without reading the mesh."""
+    try:
+        sha256 = content_sha256(path)
+        named_files = [path, *(r for r in references(path) if r.is_file())]
+    except (InputError, OSError):
+        sha256, named_files = "", [path]
+    relative = [str(f.relative_to(root)) if f.is_relative_to(root) else str(f) for f in dict.fromkeys(named_files)]
+    row = dict.fromkeys(SCHEMA.names)
+    return row | {
+        "asset_id": name,
+        "source": settings.source,
+        "usable": False,
+        "files": relative,
+        "format": path.suffix[1:].lower(),
+        "licence": settings.licence,
+        "consent": settings.consent,
+        "redistributable": settings.redistributable,
+        "sha256": sha256,
+        "problems": [],
+    }
+
+
+def _counts(found: Scan) -> dict[str, Any]:
+    materials = found.mesh.materials
+    textures = [t for m in materials for t in (m.base_color_texture, m.normal_texture, m.roughness_texture)]
+    different = {id(t) for t in textures if t is not None}
+    return {
+        "triangles": len(found.mesh.faces),
+        "textures": len(different),
+        "missing_textures": sorted({*found.missing_colour, *found.missing_other}),
+        "bones": len(found.bones),
+        "clips": found.clips,
+        "morphs": found.morphs,
+    }
+
+
+KINDS: dict[str, type[ScanFiles]] = {"files": ScanFiles, "renderpeople": RenderPeople, "thuman": Thuman}
