@@ -30,6 +30,18 @@ def pixel_centres(width: int, height: int) -> np.ndarray:
     return np.stack([u, v], axis=-1)
 
 
+def indexed_pixels(uv: np.ndarray) -> np.ndarray:
+    """(..., 2) px of a file format that counts from pixel centres, the first centre being (0, 0); ours is (0.5, 0.5)."""
+    return np.asarray(uv) - 0.5
+
+
+def indexed_intrinsics(K: np.ndarray) -> np.ndarray:
+    """(3, 3) float64 px: ``K`` for readers that take a pixel's index for the place of its centre (no + 0.5)."""
+    shifted = np.array(K, np.float64)
+    shifted[:2] -= 0.5 * shifted[2]
+    return shifted
+
+
 def camera_rays(K: np.ndarray, width: int, height: int) -> np.ndarray:
     """(H, W, 3) float64 camera-frame directions through the pixel centres, scaled to z = 1.
 

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -17,8 +17,8 @@ from pydantic import Field
 from manifests.assets import SOURCE_NAMES, SOURCES, AnnySource, AssetSource
 from manifests.errors import InputError, JobError
 from manifests.model import Model
+from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
 SIDE_RULES = Literal["both", "height", "max_side", "sqrt_area"]
 
 
@@ -34,40 +34,6 @@ class SplitShares(Model):
         if abs(self.train + self.val + self.test - 1) > 1e-6:
             raise ValueError(f"shares must add up to 1, got {self.train + self.val + self.test:g}")
         return self
-
-
-class FramingShares(Model):
-    """Shares of samples by framing; normalised."""
-
-    face: float = Field(1.0, ge=0)
-    upper: float = Field(1.0, ge=0)
-    full: float = Field(1.0, ge=0)
-
-    @pydantic.model_validator(mode="after")
-    def _some(self) -> FramingShares:
-        if self.face + self.upper + self.full <= 0:
-            raise ValueError("at least one framing needs a share above 0")
-        return self
-
-
-class CameraPrior(Model):
-    """Ranges the camera is drawn from."""
-
-    focal_mm: tuple[float, float] = Field((35.0, 85.0), description="35 mm equivalent of the longer image side")
-    azimuth_deg: tuple[float, float] = (-180.0, 180.0)
-    elevation_deg: tuple[float, float] = (-15.0, 25.0)
-    roll_deg: float = Field(4.0, ge=0, description="standard deviation")
-    margin: tuple[float, float] = Field((1.05, 1.35), description="frame size over subject size")
-    off_centre: float = Field(0.05, ge=0, le=0.3, description="largest shift of the subject, as a share of the frame")
-
-
-class LightPrior(Model):
-    """Environments: `bundled` are the CC0 maps inside the bpy wheel; else a folder of .exr/.hdr files."""
-
-    environments: str = "bundled"
-    strength: tuple[float, float] = (0.7, 1.4)
-    licence: str = Field("LicenseRef-unknown", description="SPDX id of a folder's maps; bundled ones are CC0-1.0")
-    redistributable: bool = False
 
 
 class Engine(Model):
@@ -98,9 +64,16 @@ class RenderStage(Model):
     people_seed: int = 0
     assets: list[AssetSource] = Field(default=[AnnySource()], min_length=1)
     splits: SplitShares = SplitShares()
+    people: PeoplePrior = PeoplePrior()
     framing: FramingShares = FramingShares()
     camera: CameraPrior = CameraPrior()
     lighting: LightPrior = LightPrior()
+    background: BackgroundPrior = BackgroundPrior()
+    transparent: Literal["see_through", "surface"] = Field(
+        "see_through",
+        description="whether geometry sees through blended materials such as glasses (DAViD, appendix A.2)",
+    )
+    extras: list[Literal["normal_shading", "albedo"]] = Field([], description="optional channels")
     engine: Engine = Engine()
     verify_limits: Verify = Verify()
     image_format: Literal["jpeg", "jpeg444", "png", "webp"] = "jpeg"
@@ -227,7 +200,7 @@ class Job(Model):
     render: RenderStage | None = None
     curate: CurateStage | None = None
     pretrain: PretrainStage | None = None
-    finetune: list[FinetuneStage] = []
+    finetune: list[FinetuneStage] = Field([])
     evaluate: EvaluateStage | None = None
     report: ReportStage | None = None
 

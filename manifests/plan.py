@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from manifests.errors import JobError
-from manifests.job import FramingShares, RenderStage, SplitShares
+from manifests.job import RenderStage, SplitShares
+from manifests.priors import FramingShares
 from manifests.sample import FRAMINGS
 from manifests.seeds import generator
 
-FRAMING_BLOCK = 60
+BLOCK = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,31 +61,42 @@ def split_of(identity_id: str, shares: SplitShares, salt: str = "split") -> str:
 
 
 def framing_of(index: int, shares: FramingShares, seed: int) -> str:
-    """The framing of sample ``index``: each block of the smallest whole length holds the shares exactly, in a seeded
+    """The framing of sample ``index``."""
+    return FRAMINGS[dealt(index, [shares.face, shares.upper, shares.full], seed, "framing")]
+
+
+def dealt(index: int, shares: Sequence[float], seed: int, name: str) -> int:
+    """Which of ``shares`` falls on ``index``: each block of the smallest whole length holds them exactly, in a seeded
     order.
     """
-    weights = np.array([shares.face, shares.upper, shares.full], float)
-    exact = weights / weights.sum() * FRAMING_BLOCK
-    counts = np.floor(exact).astype(int)
-    for i in np.argsort(counts - exact, kind="stable")[: FRAMING_BLOCK - counts.sum()]:
+    weights = np.array(shares, float)
+    exact = weights / weights.sum() * BLOCK
+    counts = np.floor(exact + 1e-9).astype(int)
+    for i in np.argsort(counts - exact, kind="stable")[: BLOCK - counts.sum()]:
         counts[i] += 1
     counts //= math.gcd(*counts)
     block, position = divmod(index, int(counts.sum()))
-    order = generator(seed, "framing", block).permutation(np.repeat(np.arange(3), counts))
-    return FRAMINGS[order[position]]
+    order = generator(seed, name, block).permutation(np.repeat(np.arange(len(counts)), counts))
+    return int(order[position])
 
 
 def sample_spec(stage: RenderStage, digest: str, identities: list[Identity], index: int) -> SampleSpec:
-    """Sample ``index``: one identity, each used once per block of len(identities)."""
+    """Sample ``index``: its subject (each identity once per block of len(identities)), then company of the same split."""
     block, position = divmod(index, len(identities))
-    chosen = identities[generator(stage.seed, "identity", block).permutation(len(identities))[position]]
+    subject = identities[generator(stage.seed, "identity", block).permutation(len(identities))[position]]
+    company: list[Identity] = []
+    others = dealt(index, stage.people.counts, stage.seed, "people")
+    if others:
+        peers = [i for i in identities if i.split == subject.split and i != subject]
+        chosen = generator(stage.seed, "company", index).permutation(len(peers))[:others]
+        company = [peers[i] for i in chosen]
     return SampleSpec(
         sample_id=f"{digest[:12]}-{index:08d}",
         stage_digest=digest,
         index=index,
-        split=chosen.split,
+        split=subject.split,
         framing=framing_of(index, stage.framing, stage.seed),
-        identities=(chosen,),
+        identities=(subject, *company),
     )
 
 
@@ -126,8 +139,15 @@ def task_range(task_id: str) -> tuple[int, int]:
 
 
 def check_splits(stage: RenderStage, identities: list[Identity]) -> None:
-    """Raise JobError when a split that was asked for got no identity."""
-    have = {i.split for i in identities}
+    """Raise JobError when a split that was asked for got no identity, or too few for its scenes."""
+    have = Counter(i.split for i in identities)
+    most = max(n for n, share in enumerate(stage.people.counts, 1) if share > 0)
+    for split, count in have.items():
+        if count < most:
+            raise JobError(
+                f"render.people.counts: scenes of {most} need as many identities of one split, and {split} has {count}; "
+                "add identities, or shorten the list"
+            )
     for split, share in stage.splits.model_dump().items():
         if share > 0 and split not in have:
             raise JobError(

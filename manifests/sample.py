@@ -15,6 +15,11 @@ from manifests.frames import NORMAL_FRAME
 
 SCHEMA_VERSION = 1
 FRAMINGS = ("face", "upper", "full")
+COCO17 = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 XY = pa.list_(pa.float32(), 2)
 XYZ = pa.list_(pa.float32(), 3)
@@ -40,7 +45,15 @@ CAMERA = pa.struct(
         ("framing", pa.string()),
     ]
 )
-LIGHTING = pa.struct([("environment", pa.string()), ("yaw_deg", pa.float32()), ("strength", pa.float32())])
+LIGHTING = pa.struct(
+    [
+        ("environment", pa.string()),
+        ("yaw_deg", pa.float32()),
+        ("strength", pa.float32()),
+        ("lamps", pa.string()),
+        ("backdrop", pa.string()),
+    ]
+)
 RIGHTS = pa.struct(
     [
         ("id", pa.string()),
@@ -123,7 +136,9 @@ RENDERED = (
         "px; metres",
         "opencv_camera from world",
     ),
-    Field("lighting", LIGHTING, "struct", "environment id, yaw, strength", "degrees"),
+    Field(
+        "lighting", LIGHTING, "struct", "environment id, yaw, strength, lamps (JSON), backdrop photograph", "degrees"
+    ),
     Field(
         "rights",
         pa.list_(RIGHTS),
@@ -170,7 +185,7 @@ def schema(kind: str) -> pa.Schema:
         )
         for f in KINDS[kind]
     ]
-    features = {f.name: _feature(f.type) for f in KINDS[kind]}
+    features = {f.name: feature(f.type) for f in KINDS[kind]}
     metadata = {
         "maquette": json.dumps({"schema_version": SCHEMA_VERSION, "kind": kind}),
         "huggingface": json.dumps({"info": {"features": features}}),
@@ -178,16 +193,16 @@ def schema(kind: str) -> pa.Schema:
     return pa.schema(fields, metadata=metadata)
 
 
-def _feature(kind: pa.DataType) -> Any:
+def feature(kind: pa.DataType) -> Any:
     """The `datasets` feature of an Arrow type (datasets 5.2: Value, List, Image, plain dict for a struct)."""
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_struct(kind):
-        return {f.name: _feature(f.type) for f in kind}
+        return {f.name: feature(f.type) for f in kind}
     if pa.types.is_fixed_size_list(kind):
-        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+        return {"feature": feature(kind.value_type), "length": kind.list_size, "_type": "List"}
     if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
+        return {"feature": feature(kind.value_type), "_type": "List"}
     names = {"float": "float32", "double": "float64"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 

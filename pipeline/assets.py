@@ -45,6 +45,19 @@ def scan(
     raise typer.Exit(DONE if all(r["usable"] for r in rows) else FAILURES)
 
 
+@app.command()
+def sheet(
+    folder: Library,
+    out: Annotated[Path, typer.Option(help="picture to write (.jpg or .png)")] = Path("sheet.jpg"),
+) -> None:
+    """Draw every scan under DIR upright and to one scale, its problems in words."""
+    from pipeline.preview import write
+    from render import sheet as sheets
+
+    write(out, sheets.library(folder.resolve()))
+    typer.echo(str(out))
+
+
 def _progress(count: int, row: dict[str, Any]) -> None:
     from pipeline.progress import console
 
@@ -58,6 +71,7 @@ def _show(rows: list[dict[str, Any]], path: Path) -> None:
     from rich.text import Text
 
     from pipeline.progress import console
+    from render.assets.defects import Problem
 
     table = Table("asset", "height", "unit", "up", "triangles", "textures", "closed", "rig", "problems")
     for row in rows:
@@ -79,7 +93,7 @@ def _show(rows: list[dict[str, Any]], path: Path) -> None:
     for row in rows:
         for problem in row["problems"]:
             word = "skipped" if problem["bars"] else "note"
-            line = f"{row['asset_id']}: {word}: {problem['code']}: {problem['text']}"
+            line = f"{row['asset_id']}: {word}: {problem['code']}: {Problem(**problem).text}"
             console.print(Text(line), soft_wrap=True)
     good = sum(r["usable"] for r in rows)
     console.print(Text(f"{good} of {len(rows)} assets can be used; {path}"), soft_wrap=True)

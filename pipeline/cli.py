@@ -52,9 +52,23 @@ def run(
 
 
 @app.command()
-def render(job: JobPath, overrides: Overrides = None, address: Address = None, retry_failed: Retry = False) -> None:
-    """Short for `run JOB --only render`."""
-    run(job, overrides, "render", address, retry_failed)
+def render(
+    job: JobPath,
+    overrides: Overrides = None,
+    address: Address = None,
+    retry_failed: Retry = False,
+    engine: Annotated[str, typer.Option(help="cycles, or raster: quick previews into RUN/preview")] = "cycles",
+    count: Annotated[int, typer.Option(help="samples that raster draws")] = 12,
+) -> None:
+    """Short for `run JOB --only render`; with --engine raster draw framings in seconds, and no dataset."""
+    if engine == "raster":
+        from pipeline.preview import preview
+
+        typer.echo(str(preview(jobs.load(job, overrides), job.resolve().parent, count)))
+    elif engine == "cycles":
+        run(job, overrides, "render", address, retry_failed)
+    else:
+        raise InputError(f"--engine {engine}: expected cycles or raster")
 
 
 @app.command()
@@ -129,6 +143,42 @@ def inspect(
                 path = out / f"{dataset.name}-{i:06d}.png"
                 path.write_bytes(view.row_png(opened[i]))
                 typer.echo(str(path))
+
+
+@app.command()
+def export(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="dataset folder, or run folder that holds one")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="sapiens-v1, sapiens2-pointmap, sapiens2-normal, synthhuman, coco-keypoints, webdataset or parquet",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder to make; an empty one is taken")],
+    split: Annotated[str | None, typer.Option(help="only train, val or test; default: a sub-folder for each")] = None,
+    allow_restricted: Annotated[
+        bool, typer.Option("--allow-restricted", help="export rows whose rights forbid redistribution, too")
+    ] = False,
+) -> None:
+    """Write a dataset in the format of another project."""
+    from manifests.export import export as write
+    from pipeline.progress import bar
+
+    found = datasets(dataset)
+    if len(found) > 1:
+        raise InputError(f"{dataset}: holds {len(found)} datasets; name one: {' or '.join(str(f) for f in found)}")
+    with bar("export") as shown:
+        task = shown.add_task("", total=None, note=form)
+        rows = write(
+            found[0],
+            form,
+            out,
+            split,
+            allow_restricted,
+            lambda done, all_: shown.update(task, completed=done, total=all_),
+        )
+    typer.echo(f"{out}: {rows} rows as {form}")
 
 
 @app.command()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from manifests.errors import InputError
 from manifests.frames import camera_rays, equirect_uv
-from manifests.job import LightPrior
-from render.scene import Camera, Lighting
+from manifests.priors import LightPrior
+from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
 
 SUFFIXES = (".exr", ".hdr")
 # Mean radiance that strength 1 brings any map to: white cloth in the open then stays just under clipping.
 MEAN_RADIANCE = 0.7
+# Where area lamps point.
+CHEST_M = 1.2
 
 
 def environments(prior: LightPrior, root: Path) -> list[tuple[str, Path, str]]:
@@ -52,7 +56,47 @@ def draw_lighting(prior: LightPrior, maps: list[tuple[str, Path, str]], rng: np.
         "consent": "no people",
         "redistributable": bundled or prior.redistributable,
     }
-    return Lighting(name, str(path), yaw, strength, rights)
+    return Lighting(name, str(path), yaw, strength, rights, draw_lamps(prior, rng))
+
+
+def draw_lamps(prior: LightPrior, rng: np.random.Generator) -> list[Lamp]:
+    """A sun, area lamps, both or none, as the prior's shares say."""
+    lamps = []
+    if rng.random() < prior.sun.share:
+        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(*prior.sun.elevation_deg))
+        away = -np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        strength, size = float(rng.uniform(*prior.sun.strength)), float(rng.uniform(*prior.sun.angle_deg))
+        lamps.append(Lamp("sun", np.zeros(3), away, strength, size))
+    if rng.random() < prior.area.share:
+        for _ in range(rng.integers(prior.area.count[0], prior.area.count[1] + 1)):
+            azimuth, distance = rng.uniform(-np.pi, np.pi), rng.uniform(*prior.area.distance_m)
+            position = np.array([np.cos(azimuth) * distance, np.sin(azimuth) * distance, rng.uniform(0.8, 2.6)])
+            direction = np.array([0.0, 0.0, CHEST_M]) - position
+            direction /= np.linalg.norm(direction)
+            power, side = float(rng.uniform(*prior.area.power_w)), float(rng.uniform(*prior.area.size_m))
+            lamps.append(Lamp("area", position, direction, power, side))
+    return lamps
+
+
+def described(lighting: Lighting, backdrop: Backdrop | None) -> dict[str, Any]:
+    """The `lighting` field of a sample."""
+    lamps = [
+        {
+            "kind": lamp.kind,
+            "position": np.round(lamp.position, 5).tolist(),
+            "direction": np.round(lamp.direction, 5).tolist(),
+            "strength": round(lamp.strength, 5),
+            "size": round(lamp.size, 5),
+        }
+        for lamp in lighting.lamps
+    ]
+    return {
+        "environment": lighting.environment,
+        "yaw_deg": lighting.yaw_deg,
+        "strength": lighting.strength,
+        "lamps": json.dumps(lamps) if lamps else None,
+        "backdrop": backdrop.name if backdrop else None,
+    }
 
 
 @functools.lru_cache(maxsize=8)
@@ -91,15 +135,77 @@ def background(camera: Camera, lighting: Lighting) -> np.ndarray:
     return seen * np.float32(lighting.strength)
 
 
+def behind(scene: Scene) -> np.ndarray:
+    """(H, W, 3) float32 linear: what shows where nobody is, the photograph or the environment."""
+    if scene.backdrop is None:
+        return background(scene.camera, scene.lighting)
+    return linear(scene.backdrop.picture)
+
+
+@functools.lru_cache(maxsize=64)
+def _harmonics(path: str) -> np.ndarray:
+    """(9, 3) float64: a map's light on a matt white surface, in real spherical harmonics up to order 2.
+
+    Coefficients of the radiance, each order times its share of the cosine lobe (Ramamoorthi and Hanrahan 2001) and
+    over pi: what is left is within 3 % of the exact integral for natural light.
+    """
+    picture = cv2.resize(read_map(path), (128, 64), interpolation=cv2.INTER_AREA).astype(np.float64)
+    azimuth = (0.5 - (np.arange(128) + 0.5) / 128) * 2 * np.pi
+    polar = (np.arange(64) + 0.5)[:, None] / 64 * np.pi
+    across = np.sin(polar)
+    directions = np.stack(
+        [across * np.cos(azimuth), across * np.sin(azimuth), np.broadcast_to(np.cos(polar), (64, 128))], axis=-1
+    )
+    solid_angle = across * (np.pi / 64) * (2 * np.pi / 128)
+    weighted = (picture * solid_angle[..., None]).reshape(-1, 3)
+    lobe = np.repeat([1.0, 2 / 3, 1 / 4], [1, 3, 5])
+    return lobe[:, None] * (_basis(directions.reshape(-1, 3)).T @ weighted)
+
+
+def _basis(d: np.ndarray) -> np.ndarray:
+    """(N, 9) real spherical harmonics of unit directions (N, 3)."""
+    x, y, z = d.T
+    first, second = 0.488603, 1.092548
+    rows = [np.full(len(d), 0.282095), first * y, first * z, first * x]
+    rows += [second * x * y, second * y * z, 0.315392 * (3 * z * z - 1), second * x * z, 0.546274 * (x * x - y * y)]
+    return np.stack(rows, axis=1)
+
+
+def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
+    """(N, 3) float64 linear: what a matt white surface with unit world ``normals`` (N, 3) sends back, unshadowed.
+
+    Area lamps count as points seen from chest height over the origin: for previews, not for pictures.
+    """
+    c, s = np.cos(np.radians(lighting.yaw_deg)), np.sin(np.radians(lighting.yaw_deg))
+    in_map = normals.astype(np.float64) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    # Order 2 rings below zero opposite a strong sun.
+    light = np.maximum(_basis(in_map) @ _harmonics(lighting.path), 0.0) * lighting.strength
+    for lamp in lighting.lamps:
+        facing = np.clip(-normals @ lamp.direction, 0, 1)[:, None]
+        if lamp.kind == "sun":
+            light = light + facing * lamp.strength / np.pi
+        else:
+            # A flat lamp of P watts sends P / pi per steradian straight ahead.
+            distance = np.linalg.norm(lamp.position - [0.0, 0.0, CHEST_M])
+            light = light + facing * lamp.strength / (np.pi * distance) ** 2
+    return light
+
+
 def composite(rgba: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 sRGB: premultiplied linear ``rgba`` (H, W, 4) over linear ``behind`` (H, W, 3)."""
-    linear = rgba[..., :3] + behind * (1 - np.clip(rgba[..., 3:], 0, 1))
-    return np.rint(srgb(linear) * 255).astype(np.uint8)
+    radiance = rgba[..., :3] + behind * (1 - np.clip(rgba[..., 3:], 0, 1))
+    return np.rint(srgb(radiance) * 255).astype(np.uint8)
 
 
-def srgb(linear: np.ndarray) -> np.ndarray:
+def linear(picture: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1 backwards: uint8 sRGB of any shape -> float32 linear Rec.709 in [0, 1]."""
+    x = picture.astype(np.float32) / 255
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def srgb(radiance: np.ndarray) -> np.ndarray:
     """IEC 61966-2-1: linear Rec.709 -> sRGB in [0, 1], any shape."""
-    x = np.clip(linear, 0, 1)
+    x = np.clip(radiance, 0, 1)
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+# A blended layer thinner than this shows so little that no engine counts it as a surface.
+UNSEEN_ALPHA = 0.04
+
 
 @dataclasses.dataclass
 class Material:
@@ -28,7 +31,8 @@ class Material:
     vertex_color: bool = False
     # "opaque"; "cutout": nothing is there where the texture's alpha is at most alpha_threshold; "blend": the picture mixes
     # by alpha, and geometry is there where texture alpha times alpha is above alpha_threshold. A blended surface without
-    # a texture is never there for geometry: a cornea, a lens.
+    # a texture is not there for geometry: a cornea, a lens. A job whose `transparent` is "surface" moves both limits for
+    # blends to UNSEEN_ALPHA.
     alpha_mode: str = "opaque"
     alpha: float = 1.0
     alpha_threshold: float = 0.5
@@ -59,6 +63,11 @@ class Mesh:
     corner_colors: np.ndarray | None = None
 
 
+EMPTY = Mesh(
+    np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3, 3), np.float32), np.zeros(0, np.int32), []
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Pose:
     """How a rigged file is to stand: a frame of a clip, then bones turned by degrees about their own x, y, z axes.
@@ -77,9 +86,11 @@ class Scan:
 
     ``mesh``: z up and metres where the file declares them, else the file's own axes and numbers. ``unit_m``: metres that
     the file calls one unit, already applied; None where it says nothing of unit or axis. ``helpers``: names of shapes
-    left out. ``missing_colour``, ``missing_other``: textures named and not to be found. ``found``: textures found by
-    file name elsewhere in the asset's folder. ``bare``: parts without a material, drawn grey. ``bones``, ``clips``:
-    names. ``morphs``: count.
+    left out. ``missing_colour``, ``missing_other``: files named and not to be found: of base colour, of all else.
+    ``found``: textures found by file name elsewhere in the asset's folder. ``bare``: parts without a material, drawn
+    grey. ``bones``, ``clips``: names. ``morphs``: count. ``joints``: bone -> [head, tail] as posed, each [x, y, z] in the
+    mesh's numbers. ``parts``: [name, first vertex, vertices] of every part of the mesh, in its order. The last two are
+    empty where the reader does not pose.
     """
 
     mesh: Mesh
@@ -92,6 +103,8 @@ class Scan:
     bones: list[str] = dataclasses.field(default_factory=list)
     clips: list[str] = dataclasses.field(default_factory=list)
     morphs: int = 0
+    joints: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+    parts: list[list[Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -125,6 +138,19 @@ class Camera:
 
 
 @dataclasses.dataclass
+class Lamp:
+    """``kind``: sun or area. ``position``: (3,) world metres (area only). ``direction``: (3,) unit, the way its light
+    goes. ``strength``: W/m2 (sun) or W (area). ``size``: apparent diameter in degrees (sun) or side in metres (area).
+    """
+
+    kind: str
+    position: np.ndarray
+    direction: np.ndarray
+    strength: float
+    size: float
+
+
+@dataclasses.dataclass
 class Lighting:
     """An equirectangular environment. ``path``: EXR or HDR file. ``yaw_deg`` turns it counter-clockwise about z."""
 
@@ -133,13 +159,28 @@ class Lighting:
     yaw_deg: float
     strength: float
     rights: dict[str, Any]
+    lamps: list[Lamp] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Backdrop:
+    """A photograph behind the people, at the frame's size. ``picture``: (H, W, 3) uint8 sRGB."""
+
+    name: str
+    picture: np.ndarray
+    rights: dict[str, Any]
 
 
 @dataclasses.dataclass
 class Scene:
-    """Everything a frame shows. ``seed`` (31 bit) is Cycles' sampling seed."""
+    """Everything a frame shows. ``seed`` (31 bit) is Cycles' sampling seed. ``backdrop`` None = the environment is seen.
+
+    ``shadows``: the ground z = 0 shows the shadows that people cast, and nothing else.
+    """
 
     people: list[PersonMesh]
     camera: Camera
     lighting: Lighting
     seed: int
+    backdrop: Backdrop | None = None
+    shadows: bool = False

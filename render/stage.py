@@ -15,10 +15,11 @@ from manifests.job import RenderStage
 from manifests.plan import Identity, SampleSpec, split_of
 from manifests.sample import Person, RenderedSample
 from manifests.seeds import generator
-from render import lighting
-from render.assets import source_of
-from render.framing import draw_camera
+from render import backdrop, lighting
+from render.assets import Source, source_of
+from render.framing import ATTEMPTS, draw_camera
 from render.groundtruth import embree, keypoints, verify
+from render.placement import stand_together
 from render.scene import Camera, PersonMesh, Scene
 
 
@@ -39,6 +40,7 @@ def pool(stage: RenderStage, root: Path) -> tuple[list[Identity], list[tuple[str
     if twice:
         raise InputError(f"render.assets: more than one asset is called {', '.join(sorted(twice))}; rename the files")
     inputs += [(f"environment/{name}", sha) for name, _, sha in lighting.environments(stage.lighting, root)]
+    inputs += [(f"background/{name}", sha) for name, _, sha in backdrop.photographs(stage.background, root)]
     return identities, inputs
 
 
@@ -55,34 +57,38 @@ class Renderer:
         from render.blender.engine import BlenderEngine
 
         self._stage = stage
-        self._sources = [source_of(settings, stage.people_seed, root) for settings in stage.assets]
-        self._maps = lighting.environments(stage.lighting, root)
         memory = Path("/dev/shm")
         self._scratch = tempfile.TemporaryDirectory(prefix="maquette-", dir=memory if memory.is_dir() else None)
+        self._studio = Studio(stage, root, Path(self._scratch.name))
         self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
         self.seconds: dict[str, float] = {}
 
     def render(self, spec: SampleSpec) -> RenderedSample:
         """Make one sample. Raises AssetError, RenderError, and SampleRejected when the two engines disagree."""
         clock = Clock()
-        scene = self.scene(spec)
+        scene = self._studio.scene(spec)
         clock.lap("assets")
         border = embree.region(scene.people, scene.camera)
         if border is None:
             raise SampleRejected(spec.sample_id, "nobody in the frame")
-        truth = embree.cast(scene.people, scene.camera)
+        truth = embree.cast(
+            scene.people, scene.camera, self._stage.transparent == "see_through", tuple(self._stage.extras)
+        )
         clock.lap("embree")
-        frame = self._engine.render(scene, border)
+        # Shadows fall outside the people's own region.
+        frame = self._engine.render(scene, None if scene.shadows else border)
         clock.lap("cycles")
         share = verify.check(
             spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
         )
-        image = lighting.composite(frame.rgba, lighting.background(scene.camera, scene.lighting))
-        alpha = np.rint(np.clip(frame.rgba[..., 3], 0, 1) * 255).astype(np.uint8)
+        image = lighting.composite(frame.rgba, lighting.behind(scene))
+        alpha = np.rint(np.clip(frame.coverage, 0, 1) * 255).astype(np.uint8)
         people = describe(scene.people, truth.mask, scene.camera)
         clock.lap("compose")
         self.seconds = dict(clock.laps)
-        light = scene.lighting
+        rights = [*(p.rights for p in scene.people), scene.lighting.rights]
+        if scene.backdrop is not None and scene.backdrop.rights not in rights:
+            rights.append(scene.backdrop.rights)
         return RenderedSample(
             sample_id=spec.sample_id,
             stage_digest=spec.stage_digest,
@@ -91,6 +97,8 @@ class Renderer:
             image=image,
             depth=truth.depth,
             normal=truth.normal,
+            normal_shading=truth.normal_shading,
+            albedo=truth.albedo,
             alpha=alpha,
             mask=truth.mask,
             segmentation=truth.segmentation,
@@ -98,8 +106,8 @@ class Renderer:
             K=scene.camera.K,
             world_to_camera=scene.camera.world_to_camera,
             framing=spec.framing,
-            lighting={"environment": light.environment, "yaw_deg": light.yaw_deg, "strength": light.strength},
-            rights=[*(p.rights for p in scene.people), light.rights],
+            lighting=lighting.described(scene.lighting, scene.backdrop),
+            rights=rights,
             agreement={"opaque": share, "strand": None},
             engine={
                 "renderer": "cycles",
@@ -109,13 +117,39 @@ class Renderer:
             },
         )
 
+
+class Studio:
+    """A stage's people, lights and photographs: everything its scenes are drawn from, without an engine."""
+
+    def __init__(self, stage: RenderStage, root: Path, scratch: Path, sources: list[Source] | None = None) -> None:
+        """``root``: where the job's relative paths start. ``scratch``: folder for environments made on the way.
+        ``sources``: readers of the stage's assets other than its own, one for each.
+        """
+        self._stage, self._scratch = stage, scratch
+        self._sources = sources or [source_of(settings, stage.people_seed, root) for settings in stage.assets]
+        self._maps = lighting.environments(stage.lighting, root)
+        self._photographs = backdrop.photographs(stage.background, root)
+
     def scene(self, spec: SampleSpec) -> Scene:
-        """Everything the sample shows, drawn from generator(stage seed, "sample", index) alone."""
+        """Everything the sample shows, drawn from generator(stage seed, "sample", index) alone.
+
+        Raises AssetError, and SampleRejected when no camera sees the subject as the job asks.
+        """
         rng = generator(self._stage.seed, "sample", spec.index)
+        stage, background = self._stage, self._stage.background
         people = [self._sources[i.asset].load(i.key, rng) for i in spec.identities]
-        camera = draw_camera(people[0], spec.framing, self._stage.camera, self._stage.width, self._stage.height, rng)
-        light = lighting.draw_lighting(self._stage.lighting, self._maps, rng)
-        return Scene(people, camera, light, int(rng.integers(2**31)))
+        people = stand_together(people, stage.people, rng)
+        camera = draw_camera(people, spec.framing, stage.camera, stage.width, stage.height, rng)
+        if camera is None:
+            raise SampleRejected(
+                spec.sample_id,
+                f"no camera of {ATTEMPTS} sees {people[0].identity_id} as render.camera asks; widen its ranges",
+            )
+        light = lighting.draw_lighting(stage.lighting, self._maps, rng)
+        behind = backdrop.draw_backdrop(background, self._photographs, stage.width, stage.height, spec.sample_id, rng)
+        if behind is not None and background.estimate_light:
+            light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
+        return Scene(people, camera, light, int(rng.integers(2**31)), behind, background.ground_shadows)
 
 
 class Clock:

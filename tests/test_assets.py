@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from manifests.errors import AssetError, InputError, UnitError
 from manifests.assets import FilesSource
+from manifests.errors import AssetError, InputError, UnitError
 from manifests.job import RenderStage
 from manifests.plan import render_tasks
 from manifests.seeds import generator
@@ -105,10 +105,10 @@ def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_pat
     folder = shared / "assets/people"
     stage = RenderStage(
         samples=3,
-        width=192,
-        height=256,
+        width=384,
+        height=512,
         assets=[FilesSource(paths=[str(folder)], licence="CC-BY-4.0")],
-        engine={"samples": 2, "denoiser": "none"},
+        engine={"samples": 1, "denoiser": "none"},
     )
     identities, inputs = pool(stage, tmp_path)
     assert [i.identity_id for i in identities] == ["files/cristine", "files/jay", "files/maya"]
@@ -122,6 +122,6 @@ def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_pat
             assert sample.agreement["opaque"] >= 0.999
             height = renderer._sources[0].load(spec.identities[0].key, RNG).phenotype["height_m"]
             assert 1.6 < height < 2.0
-            assert sample.image.shape == (256, 192, 3)
+            assert sample.image.shape == (512, 384, 3)
             assert (sample.mask > 0).mean() > 0.05
     assert seen == {"face", "upper", "full"}

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from manifests.job import AnnySource, CameraPrior
+from manifests.assets import AnnySource
+from manifests.priors import CameraPrior
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio
 from render.framing import draw_camera, subject
@@ -95,7 +96,7 @@ def test_clothes_come_from_shells_that_follow_the_body():
 def test_a_framing_holds_its_subject(framing):
     for j in range(6):
         one = person(j)
-        camera = draw_camera(one, framing, CameraPrior(off_centre=0.0), 384, 512, generator(2, j))
+        camera = draw_camera([one], framing, CameraPrior(off_centre=0.0), 384, 512, generator(2, j))
         points = subject(one, framing) @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
         uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
         assert (points[:, 2] > 0).all()

@@ -6,7 +6,8 @@ import pytest
 
 from manifests import plan
 from manifests.errors import JobError
-from manifests.job import FramingShares, RenderStage, SplitShares
+from manifests.job import RenderStage, SplitShares
+from manifests.priors import FramingShares
 from manifests.seeds import generator
 
 POOL = [plan.Identity(f"anny/{j:06d}", 0, str(j), plan.split_of(f"anny/{j:06d}", SplitShares())) for j in range(30)]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from manifests.assets import FilesSource, ScanSource
 from manifests.errors import AssetError, InputError, TextureError, UnitError
-from render.assets import cache
+from render.assets import cache, keypoints
+from render.assets.colour import dressed
 from render.assets.defects import barring
-from render.assets.references import content_sha256, refuse_outside
+from render.assets.references import content_sha256, lost, refuse_outside
 from render.assets.stand import Custom, Standing, stand
 from render.scene import Mesh, PersonMesh, Pose, Scan
 
@@ -23,14 +24,20 @@ ERRORS = {"height": UnitError, "missing_texture": TextureError}
 CHIN, HIPS = 0.87, 0.53
 
 
+# (asset id, file, pose) -> what is in the file.
+Reader = Callable[[str, Path, Pose], Scan]
+
+
 class ScanFiles:
     """Scans in any of SUFFIXES; each is imported once per node (cache.py) and the last four stay in memory.
 
-    Other libraries change what is theirs: ``find``, ``custom`` and ``mend``.
+    Other libraries change what is theirs: ``find``, ``custom`` and ``colour``.
     """
 
-    def __init__(self, source: ScanSource, root: Path) -> None:
+    def __init__(self, source: ScanSource, root: Path, reader: Reader | None = None) -> None:
+        """``reader`` reads files instead of Blender: previews have one that starts none."""
         self.source = source
+        self.reader = reader or imported
         self.paths = self.find(root)
         self._ids = {str(path): name for name, path in self.paths}
         self._load = functools.lru_cache(maxsize=4)(self._read)
@@ -47,30 +54,30 @@ class ScanFiles:
         """(id, file) of every person. Raises InputError."""
         return named("files", list(find(self.source.paths, root)))
 
-    def content(self, path: Path) -> str:
-        """sha256 of everything that makes this person."""
-        return content_sha256(path)
-
     def custom(self, name: str, path: Path) -> Custom:
         """What this kind of library knows where neither file nor job says. Raises AssetError."""
         return Custom()
 
-    def mend(self, path: Path, scan: Scan) -> Scan:
-        """Repair what this kind of library is known to leave out."""
-        return scan
+    def colour(self, path: Path) -> Path | None:
+        """The picture that this kind of library keeps of a person's colour, for meshes that lost their material."""
+        return None
+
+    def extras(self, path: Path) -> list[Path]:
+        """Files beside ``path`` that it does not name and that make the person what it is."""
+        return [f for f in (self.colour(path), keypoints.file_of(path)) if f is not None]
+
+    def content(self, path: Path) -> str:
+        """sha256, 64 hex digits and as many for each of ``extras``, of everything that makes this person."""
+        return "".join(content_sha256(f) for f in (path, *self.extras(path)))
 
     def scan(self, name: str, path: Path) -> Scan:
-        """The file as imported, from the cache where it is there. Raises AssetError."""
-        refuse_outside(name, path)
-        pose = _pose(self.source)
-        key = cache.key_of(content_sha256(path), path.suffix, pose)
-        scan = cache.load(key)
-        if scan is None:
-            from render.blender.importer import import_file
-
-            scan = import_file(name, path, pose)
-            cache.store(key, scan)
-        return self.mend(path, scan)
+        """The file as read, its losses made good where the library's own habits allow. Raises AssetError."""
+        scan = self.reader(name, path, _pose(self.source))
+        colours, others = lost(path)
+        scan.missing_colour = list(dict.fromkeys([*scan.missing_colour, *colours]))
+        scan.missing_other = list(dict.fromkeys([*scan.missing_other, *others]))
+        colour = self.colour(path)
+        return scan if colour is None else dressed(name, scan, colour)
 
     def standing(self, name: str, path: Path, scan: Scan) -> tuple[Mesh, Standing]:
         """``scan`` upright and in metres, whatever its height. Raises AssetError."""
@@ -84,6 +91,8 @@ class ScanFiles:
             raise ERRORS.get(problem.code, AssetError)(name, problem.text, problem.code)
         middle = (mesh.vertices.min(0) + mesh.vertices.max(0))[:2] / 2
         at = lambda share: np.array([*middle, share * standing.height_m])  # noqa: E731
+        marked = keypoints.load(name, path, scan)
+        heads = standing.place(np.array([joint[0] for joint in scan.joints.values()]).reshape(-1, 3))
         return PersonMesh(
             identity_id=name,
             mesh=mesh,
@@ -95,8 +104,24 @@ class ScanFiles:
                 "consent": self.source.consent,
                 "redistributable": self.source.redistributable,
             },
+            keypoints=None if marked is None else standing.place(marked[1]),
+            keypoint_set=None if marked is None else marked[0],
+            bones=dict(zip(scan.joints, np.round(heads, 6).tolist())) or None,
             phenotype={"height_m": standing.height_m, "unit": standing.unit, "up": standing.up},
         )
+
+
+def imported(name: str, path: Path, pose: Pose) -> Scan:
+    """The file as Blender imports it, from the cache where it is there. Raises AssetError."""
+    refuse_outside(name, path)
+    key = cache.key_of(content_sha256(path), path.suffix, pose)
+    scan = cache.load(key)
+    if scan is None:
+        from render.blender.importer import import_file
+
+        scan = import_file(name, path, pose)
+        cache.store(key, scan)
+    return scan
 
 
 def _pose(source: ScanSource) -> Pose:

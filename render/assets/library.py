@@ -19,16 +19,19 @@ import pyarrow as pa
 
 from manifests.assets import FilesSource, RenderPeopleSource, ScanSource, ThumanSource
 from manifests.errors import AssetError, InputError
+from render.assets import keypoints
 from render.assets.defects import Problem, barring, geometry, remarks
-from render.assets.files import SUFFIXES, ScanFiles, named
-from render.assets.references import content_sha256, references
+from render.assets.files import SUFFIXES, Reader, ScanFiles, named
+from render.assets.references import references
 from render.assets.renderpeople import FILE as RENDERPEOPLE_FILE
 from render.assets.renderpeople import RenderPeople
 from render.assets.thuman import Thuman, is_scan
-from render.scene import Scan
+from render.scene import Mesh, Scan
 
 # An 8k RenderPeople scan imports in 20 s; a file that needs this long is broken.
 DEADLINE_S = 300.0
+# Formats people keep scans in that nothing here reads: listed rather than passed over.
+FOREIGN = (".blend", ".abc", ".dae", ".ma", ".max", ".stl", ".off")
 MENDS = {
     "unreadable": "export it again, as GLB where possible",
     "crashed": "Blender died or hung on it: export it again, or leave it out",
@@ -53,13 +56,16 @@ SCHEMA = pa.schema(
         pa.field("bones", pa.int32()),  # 0: no rig
         pa.field("clips", pa.list_(pa.string())),
         pa.field("morphs", pa.int32()),
+        pa.field("keypoint_set", pa.string()),  # of NAME.keypoints.yaml beside it
         pa.field("licence", pa.string(), nullable=False),
         pa.field("consent", pa.string(), nullable=False),
         pa.field("redistributable", pa.bool_(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field(
             "problems",
-            pa.list_(pa.struct([("code", pa.string()), ("bars", pa.bool_()), ("text", pa.string())])),
+            pa.list_(
+                pa.struct([("code", pa.string()), ("bars", pa.bool_()), ("what", pa.string()), ("mend", pa.string())])
+            ),
             nullable=False,
         ),
     ],
@@ -67,10 +73,10 @@ SCHEMA = pa.schema(
 )
 
 
-def sources(root: Path, settings: dict[str, Any]) -> list[ScanFiles]:
-    """The kinds of library found under ``root``, each with its people. Raises InputError for a folder without any.
+def sources(root: Path, settings: dict[str, Any], reader: Reader | None = None) -> list[ScanFiles]:
+    """The kinds of library found under ``root``, each with its people. Raises InputError for a folder without any scan.
 
-    ``settings``: fields of ScanSource that hold for all, such as unit, licence, consent.
+    ``settings``: fields of ScanSource that hold for all, such as unit, licence, consent. ``reader``: see ScanFiles.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that holds the scans")
@@ -79,51 +85,89 @@ def sources(root: Path, settings: dict[str, Any]) -> list[ScanFiles]:
     scans = [p for p in files if is_scan(p)]
     fits = [p for p in files if scans and p.stem.lower() == "mesh_smplx"]
     rest = [p for p in files if p not in {*theirs, *scans, *fits}]
-    if not files:
+    if not files and not foreign(root):
         raise InputError(f"{root}: no scan in it ({', '.join(SUFFIXES)}); give the folder that holds the scans")
     found: list[ScanFiles] = []
     given = {"paths": [str(root)], **settings}
     if theirs:
-        found.append(RenderPeople(RenderPeopleSource(**given), root))
+        found.append(RenderPeople(RenderPeopleSource(**given), root, reader))
     if scans:
-        found.append(Thuman(ThumanSource(**given), root))
+        found.append(Thuman(ThumanSource(**given), root, reader))
     if rest:
-        generic = ScanFiles(FilesSource(**(given | {"paths": [str(p) for p in rest]})), root)
+        generic = ScanFiles(FilesSource(**(given | {"paths": [str(p) for p in rest]})), root, reader)
         generic.paths = named("files", rest)
         found.append(generic)
     return found
 
 
+def foreign(root: Path) -> list[Path]:
+    """Scans under ``root`` in formats that are not read, but for those that lie there in another format too."""
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in FOREIGN and p.is_file())
+    return [p for p in files if not any(p.with_suffix(s).is_file() for s in SUFFIXES)]
+
+
 def scan(root: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows of SCHEMA, one per asset, in order of source and id; every import is left in the cache. Raises InputError."""
-    todo = [(s, name, path) for s in sources(root, settings) for name, path in s.paths]
+    todo = [(s.source, name, path) for s in sources(root, settings) for name, path in s.paths]
     twice = {name for name, n in Counter(name for _, name, _ in todo).items() if n > 1}
-    pool = _pool()
-    try:
+    with Reading(root) as reading:
         for source, name, path in todo:
-            task = pool.submit(examine, source.source, root, name, path)
-            try:
-                row = task.result(timeout=DEADLINE_S)
-            except (BrokenProcessPool, TooLong):
-                for process in (pool._processes or {}).values():
-                    process.kill()
-                pool.shutdown(cancel_futures=True)
-                pool = _pool()
-                row = _blank(source.source, root, name, path)
-                row["problems"] = [Problem("crashed", True, f"{path.name}: {MENDS['crashed']}")._asdict()]
+            row = reading.row(source, name, path)
             if name in twice:
-                text = f"another asset is called {name} too; rename one, or move it out, before a job uses both"
-                row["problems"].append(Problem("same_name", False, text)._asdict())
+                what = f"another asset is called {name} too"
+                mend = "rename one, or move it out, before a job uses both"
+                row["problems"].append(Problem("same_name", False, what, mend)._asdict())
             yield row
-    finally:
-        pool.shutdown(cancel_futures=True)
+    plain = FilesSource(**({"paths": [str(root)]} | settings))
+    for name, path in named("files", foreign(root)):
+        yield strange(plain, root, name, path)
 
 
-def examine(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
-    """The row of one asset."""
+class Reading:
+    """A process that reads one file after another for as long as none takes it down; then another one goes on."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._pool = root, _pool()
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def row(self, source: ScanSource, name: str, path: Path) -> dict[str, Any]:
+        """The row of one asset as Blender reads it, which the cache then holds."""
+        task = self._pool.submit(_row, source, self._root, name, path)
+        try:
+            return task.result(timeout=DEADLINE_S)
+        except (BrokenProcessPool, TooLong):
+            for process in (self._pool._processes or {}).values():
+                process.kill()
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = _pool()
+        row = _blank(source, self._root, name, path)
+        row["problems"] = [Problem("crashed", True, f"{path.name}: {MENDS['crashed']}")._asdict()]
+        return row
+
+
+def strange(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
+    """The row of a file in a format that is not read."""
     row = _blank(settings, root, name, path)
+    what = f"{path.suffix[1:].upper()} is not read"
+    row["problems"] = [Problem("format", True, what, "export it as GLB")._asdict()]
+    return row
+
+
+def _row(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
     source = KINDS[settings.source](settings.model_copy(update={"paths": [str(path)]}), root)
+    return examine(source, root, name, path)[0]
+
+
+def examine(source: ScanFiles, root: Path, name: str, path: Path) -> tuple[dict[str, Any], Mesh | None]:
+    """The row of one asset, read by the source's own reader, and its mesh as it stands, where it could be read."""
+    row = _blank(source.source, root, name, path)
     problems: list[Problem] = []
+    mesh: Mesh | None = None
     try:
         row["sha256"] = source.content(path)
         found = source.scan(name, path)
@@ -137,16 +181,18 @@ def examine(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str
             "bounds_m": [float(x) for x in (*mesh.vertices.min(0), *mesh.vertices.max(0))],
         }
         row["watertight"], shape = geometry(mesh)
-        bars = barring(found, mesh, standing, settings)
+        bars = barring(found, mesh, standing, source.source)
         barred = {p.code for p in bars}
         problems = bars + [p for p in remarks(found, standing) if p.code not in barred] + shape
+        marked = keypoints.load(name, path, found)
+        row["keypoint_set"] = marked[0] if marked else None
     except AssetError as error:
-        problems = [Problem(error.code, True, error.message)]
+        problems.append(Problem(error.code, True, error.message))
     except InputError as error:
-        problems = [Problem("unreadable", True, f"{error}; {MENDS['unreadable']}")]
+        problems.append(Problem("unreadable", True, str(error), MENDS["unreadable"]))
     row["usable"] = not any(p.bars for p in problems)
     row["problems"] = [p._asdict() for p in problems]
-    return row
+    return row, mesh
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
@@ -173,11 +219,7 @@ def _pool() -> ProcessPoolExecutor:
 
 def _blank(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
     """A row of what is known without reading the mesh."""
-    try:
-        sha256 = content_sha256(path)
-        named_files = [path, *(r for r in references(path) if r.is_file())]
-    except (InputError, OSError):
-        sha256, named_files = "", [path]
+    named_files = [path, *(r for r in references(path) if r.is_file())]
     relative = [str(f.relative_to(root)) if f.is_relative_to(root) else str(f) for f in dict.fromkeys(named_files)]
     row = dict.fromkeys(SCHEMA.names)
     return row | {
@@ -189,7 +231,7 @@ def _blank(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str,
         "licence": settings.licence,
         "consent": settings.consent,
         "redistributable": settings.redistributable,
-        "sha256": sha256,
+        "sha256": "",
         "problems": [],
     }
 

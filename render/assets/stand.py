@@ -32,16 +32,23 @@ class Custom(NamedTuple):
 class Standing:
     """How a scan came to stand. ``unit``, ``up``: the value and, in brackets, where it is from: declared by the file,
     set by the job, guessed from the shape, or the source's own. ``height_m``: metres. ``scale_m``: metres per number in
-    the mesh as imported.
+    the mesh as imported. ``turn``: (3, 3) float64 rotation, ``shift``: (3,) float64 metres: a point p of the mesh as
+    imported comes to stand at scale_m * turn @ p + shift.
     """
 
     unit: str
     up: str
     height_m: float
     scale_m: float
+    turn: np.ndarray
+    shift: np.ndarray
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) float64 metres of (N, 3) ``points`` of the scan as imported."""
+        return self.scale_m * (np.asarray(points, np.float64) @ self.turn.T) + self.shift
 
 
-def stand(scan: Scan, source: ScanSource, custom: Custom = Custom()) -> tuple[Mesh, Standing]:  # noqa: B008
+def stand(scan: Scan, source: ScanSource, custom: Custom = Custom()) -> tuple[Mesh, Standing]:
     """The mesh upright, in metres, on z = 0, its middle over the origin, facing -y; and how.
 
     glTF, FBX and USD declare unit and axis (Blender has applied them); OBJ and PLY say nothing: up is the longer of y
@@ -49,16 +56,16 @@ def stand(scan: Scan, source: ScanSource, custom: Custom = Custom()) -> tuple[Me
     """
     mesh = scan.mesh
     up, up_from = _up(scan, source, custom)
-    vertices = mesh.vertices.astype(np.float64) @ TO_Z_UP[up].T
-    height = float(np.ptp(vertices[:, 2]))
-    low, high = source.height_gate_m
+    turn = TO_Z_UP[up]
+    turned = mesh.vertices.astype(np.float64) @ turn.T
+    low, high = turned.min(0), turned.max(0)
+    height = float(high[2] - low[2])
     unit, scale, unit_from = _unit(scan, source, custom, height)
-    vertices *= scale
-    middle = (vertices.min(0) + vertices.max(0)) / 2
-    vertices -= [middle[0], middle[1], vertices[:, 2].min()]
-    standing = Standing(f"{unit} ({unit_from})", f"{up} ({up_from})", round(height * scale, 4), scale)
-    turned = mesh.corner_normals @ TO_Z_UP[up].T.astype(np.float32)
-    return dataclasses.replace(mesh, vertices=vertices.astype(np.float32), corner_normals=turned), standing
+    shift = -scale * np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
+    standing = Standing(f"{unit} ({unit_from})", f"{up} ({up_from})", round(height * scale, 4), scale, turn, shift)
+    vertices = standing.place(mesh.vertices).astype(np.float32)
+    normals = mesh.corner_normals @ turn.T.astype(np.float32)
+    return dataclasses.replace(mesh, vertices=vertices, corner_normals=normals), standing
 
 
 def _up(scan: Scan, source: ScanSource, custom: Custom) -> tuple[str, str]:

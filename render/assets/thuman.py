@@ -17,8 +17,7 @@ import numpy as np
 
 from manifests.assets import ScanSource, ThumanSource
 from manifests.errors import AssetError, InputError
-from render.assets.files import ScanFiles, find
-from render.assets.references import content_sha256
+from render.assets.files import Reader, ScanFiles, find
 from render.assets.stand import Custom
 
 NAMES = ("smplx_param.pkl", "smplx_param.json")
@@ -28,9 +27,9 @@ MAX_FIT_BYTES = 4_000_000
 class Thuman(ScanFiles):
     """One person per folder of digits; ids are thuman/NNNN."""
 
-    def __init__(self, source: ScanSource, root: Path) -> None:
+    def __init__(self, source: ScanSource, root: Path, reader: Reader | None = None) -> None:
         self._root = root
-        super().__init__(source, root)
+        super().__init__(source, root, reader)
 
     def find(self, root: Path) -> list[tuple[str, Path]]:
         """(id, OBJ) of every scan; the bodies of fits (mesh_smplx.obj) are none. Raises InputError."""
@@ -40,10 +39,15 @@ class Thuman(ScanFiles):
             raise InputError(f"render.assets.paths: {where}: no NNNN/NNNN.obj; use source: files for others")
         return [(f"thuman/{p.stem}", p) for p in found]
 
-    def content(self, path: Path) -> str:
-        """sha256 over mesh, materials, texture and fit."""
+    def colour(self, path: Path) -> Path | None:
+        """material0.jpeg beside the mesh, for one that came without its MTL."""
+        names = ("material0.jpeg", "material0.jpg", "material0.png")
+        return next((f for n in names if (f := path.parent / n).is_file() and not f.is_symlink()), None)
+
+    def extras(self, path: Path) -> list[Path]:
+        """Also the fit, which the scale is from."""
         fit = self._fit(path)
-        return content_sha256(path) + (content_sha256(fit) if fit else "")
+        return [*super().extras(path), *([fit] if fit else [])]
 
     def custom(self, name: str, path: Path) -> Custom:
         """Metres from the fit. Raises AssetError where there is none and the job says no unit."""

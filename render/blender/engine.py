@@ -19,7 +19,7 @@ from manifests.errors import RenderError
 from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matrix_world
 from manifests.job import Engine
 from render.blender.materials import VERTEX_COLORS, build_material
-from render.scene import Camera, Lighting, PersonMesh, Scene
+from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
 
 # What Blender only prints; a frame that comes with one of these is not to be trusted.
 FATAL = re.compile(
@@ -27,8 +27,15 @@ FATAL = re.compile(
 )
 DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("FAST", "BALANCED"), "high": ("ACCURATE", "HIGH")}
 IMPORTANCE_MAP_PX = 1024
+# Cycles' sample 0 misses the pixel's centre by this much, right and down: its filter table has an even number of bins.
+# Measured by least squares on a sphere (0.00050, -0.00058 px); with the principal point moved by it, depth residuals fall
+# thirtyfold.
+CENTRE_RAY_PX = (5e-4, -5.5e-4)
 # Our name -> the pass's names in 4.5 and 5.0.
 PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "Object Index")}
+# An AOV that people's materials set to 1: their coverage, when the film's alpha also holds shadows on the ground.
+PERSON_PASS = {"Person": ("Person",)}
+GROUND_M = 40.0
 MISS_M = 1e9
 
 
@@ -36,13 +43,13 @@ MISS_M = 1e9
 class Frame:
     """One Cycles render at full size, zero outside the border. H rows, W columns.
 
-    ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent. ``depth``: (H, W) float32 planar z
-    in metres,
-    0 where missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender
-    printed.
+    ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent, shadows on the ground included.
+    ``coverage``: (H, W) float32, the people's share of each pixel. ``depth``: (H, W) float32 planar z in metres, 0 where
+    missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender printed.
     """
 
     rgba: np.ndarray
+    coverage: np.ndarray
     depth: np.ndarray
     index: np.ndarray
     log: str
@@ -73,7 +80,7 @@ class BlenderEngine:
             try:
                 self._build(scene, border)
                 bpy.ops.render.render(write_still=True, scene=bpy.context.scene.name)
-                passes = read_passes(self._exr)
+                passes = read_passes(self._exr, PASSES | PERSON_PASS if scene.shadows else PASSES)
             except RuntimeError as error:
                 raise RenderError("", f"Blender: {error}".strip()) from None
             finally:
@@ -85,9 +92,10 @@ class BlenderEngine:
                 "", "Blender said: " + "; ".join(x for x in printed.splitlines() if FATAL.search(x))[:800]
             )
         depth = passes["Depth"][..., 0]
-        hit = (depth > 0) & (depth < MISS_M)
-        index = np.where(hit, np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
-        return Frame(passes["Combined"], np.where(hit, depth, 0), index, printed)
+        index = np.where((depth > 0) & (depth < MISS_M), np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
+        rgba = passes["Combined"]
+        coverage = passes["Person"][..., 0] if scene.shadows else rgba[..., 3]
+        return Frame(rgba, coverage, np.where(index > 0, depth, 0), index, printed)
 
     def _configure(self, threads: int) -> None:
         scene, s = bpy.context.scene, self._settings
@@ -125,11 +133,22 @@ class BlenderEngine:
         blender = bpy.context.scene
         blender.cycles.seed = scene.seed & 0x7FFFFFFF
         for i, person in enumerate(scene.people):
-            obj = build_person(person)
+            obj = build_person(person, scene.shadows)
             obj.pass_index = i + 1
             blender.collection.objects.link(obj)
+        layer = blender.view_layers[0]
+        while layer.aovs:
+            layer.aovs.remove(layer.aovs[0])
+        if scene.shadows:
+            build_ground()
+            aov = layer.aovs.add()
+            aov.name, aov.type = "Person", "VALUE"
         build_camera(scene.camera)
         build_world(scene.lighting)
+        for lamp in scene.lighting.lamps:
+            build_lamp(lamp)
+        # With an environment alone the light tree costs more than it gives; among lamps it finds the near ones.
+        blender.cycles.use_light_tree = bool(scene.lighting.lamps)
         width, height = scene.camera.width, scene.camera.height
         blender.render.use_border = border is not None
         blender.render.use_crop_to_border = False
@@ -160,8 +179,10 @@ class BlenderEngine:
             bpy.data.batch_remove(blocks_to_go)
 
 
-def build_person(person: PersonMesh) -> Any:
-    """A Blender object with exactly the triangles, corner normals and uv of ``person.mesh``."""
+def build_person(person: PersonMesh, marked: bool = False) -> Any:
+    """A Blender object with exactly the triangles, corner normals and uv of ``person.mesh``; ``marked``: its materials
+    set the Person AOV.
+    """
     m = person.mesh
     n_faces = len(m.faces)
     mesh = bpy.data.meshes.new(person.identity_id)
@@ -180,7 +201,7 @@ def build_person(person: PersonMesh) -> Any:
         rgba[:, :3] = m.corner_colors.reshape(-1, 3)
         mesh.color_attributes.new(VERTEX_COLORS, "FLOAT_COLOR", "CORNER").data.foreach_set("color", rgba.ravel())
     for material in m.materials:
-        mesh.materials.append(build_material(material))
+        mesh.materials.append(build_material(material, "Person" if marked else None))
     mesh.update(calc_edges=True)
     mesh.shade_smooth()
     mesh.normals_split_custom_set(np.ascontiguousarray(m.corner_normals, np.float32).reshape(-1, 3))
@@ -196,7 +217,9 @@ def build_camera(camera: Camera) -> None:
     obj = bpy.data.objects.new("camera", data)
     blender.collection.objects.link(obj)
     blender.camera = obj
-    intrinsics = blender_intrinsics(camera.K, camera.width, camera.height)
+    K = camera.K.copy()
+    K[:2, 2] += CENTRE_RAY_PX
+    intrinsics = blender_intrinsics(K, camera.width, camera.height)
     data.sensor_fit, data.sensor_width = "HORIZONTAL", BLENDER_SENSOR_MM
     data.lens = intrinsics["lens_mm"]
     data.shift_x, data.shift_y = intrinsics["shift_x"], intrinsics["shift_y"]
@@ -207,6 +230,34 @@ def build_camera(camera: Camera) -> None:
     from mathutils import Matrix
 
     obj.matrix_world = Matrix(blender_matrix_world(camera.world_to_camera).tolist())
+
+
+def build_ground() -> None:
+    """The plane z = 0, seen only through the shadows that fall on it."""
+    mesh = bpy.data.meshes.new("ground")
+    s = GROUND_M
+    mesh.from_pydata([(-s, -s, 0), (s, -s, 0), (s, s, 0), (-s, s, 0)], [], [(0, 1, 2, 3)])
+    obj = bpy.data.objects.new("ground", mesh)
+    obj.is_shadow_catcher = True
+    bpy.context.scene.collection.objects.link(obj)
+
+
+def build_lamp(lamp: Lamp) -> None:
+    """A sun or a square area lamp."""
+    from mathutils import Vector
+
+    data = bpy.data.lights.new(lamp.kind, "SUN" if lamp.kind == "sun" else "AREA")
+    data.energy = lamp.strength
+    if lamp.kind == "sun":
+        data.angle = np.radians(lamp.size)
+    else:
+        data.size = lamp.size
+    obj = bpy.data.objects.new(lamp.kind, data)
+    obj.location = lamp.position.tolist()
+    # A Blender lamp shines along its own -z.
+    obj.rotation_euler = Vector(lamp.direction.tolist()).to_track_quat("-Z", "Y").to_euler()
+    obj.visible_camera = False
+    bpy.context.scene.collection.objects.link(obj)
 
 
 def build_world(lighting: Lighting) -> None:
@@ -233,8 +284,8 @@ def build_world(lighting: Lighting) -> None:
     links.new(background.outputs["Background"], output.inputs["Surface"])
 
 
-def read_passes(path: Path) -> dict[str, np.ndarray]:
-    """pass name -> (H, W, C) float32 from a one-part multilayer EXR. Raises RenderError naming a pass that is
+def read_passes(path: Path, passes: dict[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
+    """name in ``passes`` -> (H, W, C) float32 from a one-part multilayer EXR. Raises RenderError naming a pass that is
     absent.
     """
     with OpenEXR.File(str(path), separate_channels=True) as file:
@@ -242,12 +293,12 @@ def read_passes(path: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for full_name, pixels in channels.items():
         _, pass_name, letter = full_name.split(".", 2) if full_name.count(".") >= 2 else ("", full_name, "")
-        for ours, names in PASSES.items():
+        for ours, names in passes.items():
             if pass_name in names:
                 order = "RGBA" if ours == "Combined" else letter
                 plane = found.setdefault(ours, np.zeros((*pixels.shape, len(order)), np.float32))
                 plane[..., order.index(letter)] = pixels
-    missing = [p for p in PASSES if p not in found]
+    missing = [p for p in passes if p not in found]
     if missing:
         raise RenderError("", f"pass {', '.join(missing)} missing from Blender's EXR; it holds {sorted(channels)}")
     return found

@@ -16,16 +16,16 @@ import numpy as np
 
 from manifests.errors import AssetError
 from render.blender.engine import captured
-from render.blender.pose import clips, strike
+from render.blender.pose import clips, joints, strike
 from render.blender.translate import Materials
-from render.scene import Mesh, Pose, Scan
+from render.scene import EMPTY, Mesh, Pose, Scan
 
 # What Blender's glTF importer puts here is display help for bones, 2 m wide, and no part of the person.
 HELPER_COLLECTION = "glTF_not_exported"
 BINARY_FBX = b"Kaydara FBX Binary"
 
 
-def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:  # noqa: B008 - frozen
+def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:
     """All visible geometry in the file, modifiers, skin, morphs and ``pose`` applied, as one mesh.
 
     Axes as Blender imports them: z up for formats that declare theirs, the file's own for OBJ and PLY.
@@ -45,7 +45,8 @@ def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:  # noqa
             helpers = [o for o in objects if o.type == "MESH" and _helper(o, objects)]
             shown = [o for o in objects if o.type == "MESH" and o not in helpers]
             scan = Scan(EMPTY, unit_m=_declared(path), helpers=sorted(o.name for o in helpers))
-            mesh = _merge(shown, Materials(path, scan))
+            mesh = _merge(shown, Materials(path, scan), scan.parts)
+            scan.joints = joints([o for o in objects if o.type == "ARMATURE"])
         if mesh is None:
             hint = next((x for x in printed.splitlines() if "rror" in x), "only points, bones or empties inside")
             raise AssetError(
@@ -54,7 +55,7 @@ def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:  # noqa
         if not np.isfinite(mesh.vertices).all():
             raise AssetError(asset_id, f"{path.name}: vertices that are no numbers; export it again")
         scan.mesh = mesh
-        scan.bones = [b.name for o in objects if o.type == "ARMATURE" for b in o.data.bones]
+        scan.bones = list(scan.joints)
         scan.clips = clips([a for a in bpy.data.actions if a not in before["actions"]])
         keyed = [o.data.shape_keys for o in shown if o.data.shape_keys]
         scan.morphs = sum(len(k.key_blocks) - 1 for k in keyed)
@@ -76,8 +77,8 @@ def _helper(obj: Any, objects: list[Any]) -> bool:
     return bool(rigs) and bare and not skinned and obj.parent is None and not obj.data.color_attributes
 
 
-def _merge(objects: list[Any], materials: Materials) -> Mesh | None:
-    """All evaluated triangles of ``objects`` in world space."""
+def _merge(objects: list[Any], materials: Materials, told: list[list[Any]]) -> Mesh | None:
+    """All evaluated triangles of ``objects`` in world space; ``told`` gets [name, first vertex, vertices] of each."""
     graph = bpy.context.evaluated_depsgraph_get()
     parts: list[tuple[np.ndarray, ...]] = []
     first, any_colours = 0, False
@@ -114,6 +115,7 @@ def _merge(objects: list[Any], materials: Materials) -> Mesh | None:
             colours = colours * factor[index][:, None]
             any_colours = True
         parts.append((vertices, faces + first, normals, uv, index, colours))
+        told.append([obj.name, first, len(vertices)])
         first += len(vertices)
         evaluated.to_mesh_clear()
     if not parts:
@@ -179,10 +181,6 @@ def _usd(path: str) -> None:
         import_textures_mode="IMPORT_PACK" if path.lower().endswith("z") else "IMPORT_NONE",
     )  # fmt: skip
 
-
-EMPTY = Mesh(
-    np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3, 3), np.float32), np.zeros(0, np.int32), []
-)
 
 KINDS = (
     "objects",

@@ -13,8 +13,10 @@ from render.scene import Material
 VERTEX_COLORS = "color"
 
 
-def build_material(material: Material) -> Any:
-    """A Blender material; textures become packed images, row 0 at the bottom as Blender keeps them."""
+def build_material(material: Material, aov: str | None = None) -> Any:
+    """A Blender material; textures become packed images, row 0 at the bottom as Blender keeps them. ``aov``: a value
+    pass that it sets to 1.
+    """
     made = bpy.data.materials.new(material.name)
     made.use_nodes = True
     nodes, links = made.node_tree.nodes, made.node_tree.links
@@ -61,6 +63,10 @@ def build_material(material: Material) -> Any:
         links.new(noise.outputs["Fac"], bump.inputs["Height"])
         links.new(bump.outputs["Normal"], inputs["Normal"])
     links.new(surface, output.inputs["Surface"])
+    if aov is not None:
+        mark = nodes.new("ShaderNodeOutputAOV")
+        mark.aov_name = aov
+        mark.inputs["Value"].default_value = 1.0
     return made
 
 

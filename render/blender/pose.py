@@ -45,6 +45,17 @@ def strike(asset_id: str, objects: list[Any], pose: Pose) -> None:
     bpy.context.view_layer.update()
 
 
+def joints(rigs: list[Any]) -> dict[str, list[list[float]]]:
+    """Bone -> [head, tail], each [x, y, z] in the world, of armatures as they are posed now."""
+    graph = bpy.context.evaluated_depsgraph_get()
+    found: dict[str, list[list[float]]] = {}
+    for rig in (o.evaluated_get(graph) for o in rigs):
+        for bone in rig.pose.bones:
+            # Two rigs in one file may use one name: the first keeps it.
+            found.setdefault(bone.name, [list(rig.matrix_world @ end) for end in (bone.head, bone.tail)])
+    return found
+
+
 def clips(actions: list[Any]) -> list[str]:
     """Names of clips, as a job may give them, sorted."""
     return sorted({_clip_name(a.name) for a in actions})

@@ -21,6 +21,7 @@ from manifests.errors import PhotoError
 from manifests.photo import FORMATS, MAX_BYTES, header
 from render.assets.cache import MAX_TEXTURE_PX
 from render.assets.references import beside
+from render.lighting import linear, srgb
 from render.scene import Material, Scan
 
 GREY = (0.5, 0.5, 0.5)
@@ -226,17 +227,10 @@ def _factor(socket: Any) -> tuple[float, ...]:
 
 def _tint(pixels: np.ndarray, factor: tuple[float, ...]) -> None:
     """Multiply the colour of (h, w, 4) uint8 sRGB ``pixels`` in place by a linear ``factor``."""
-    level = np.arange(256) / 255
-    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+    light = linear(np.arange(256, dtype=np.uint8))
     for i, f in enumerate(factor):
         if abs(f - 1) > 1e-3:
-            pixels[..., i] = srgb8(linear * f)[pixels[..., i]]
-
-
-def srgb8(linear: np.ndarray) -> np.ndarray:
-    """uint8 sRGB of linear light in [0, 1]."""
-    x = np.clip(linear, 0, 1)
-    return np.rint(np.where(x <= 0.0031308, x * 12.92, 1.055 * x ** (1 / 2.4) - 0.055) * 255).astype(np.uint8)
+            pixels[..., i] = np.rint(srgb(light * f) * 255)[pixels[..., i]]
 
 
 def _with_alpha(made: Material, plane: np.ndarray) -> np.ndarray:
@@ -244,7 +238,7 @@ def _with_alpha(made: Material, plane: np.ndarray) -> np.ndarray:
     import cv2
 
     if made.base_color_texture is None:
-        colour = srgb8(np.array(made.base_color))
+        colour = np.rint(srgb(np.array(made.base_color)) * 255)
         return np.dstack([*(np.full_like(plane, c) for c in colour), plane])
     height, width = made.base_color_texture.shape[:2]
     out = made.base_color_texture.copy()

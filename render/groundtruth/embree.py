@@ -14,7 +14,8 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
 from manifests.frames import camera_rays, to_camera
-from render.scene import Camera, Material, PersonMesh
+from render.groundtruth.surface import albedo, bent_normals, sample_texture, tangents
+from render.scene import UNSEEN_ALPHA, Camera, PersonMesh
 
 # Layers of cut-out hair or cloth a ray may pass before it counts as stopped.
 MAX_LAYERS = 8
@@ -29,8 +30,8 @@ class Truth:
     uint8, person + 1.
 
     ``layered``: (H, W) bool, the ray went through a blended layer: there Cycles' own depth is a matter of chance.
-    ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. All 0 where nothing is
-    hit.
+    ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. ``normal_shading``: as
+    ``normal``, after normal maps; ``albedo``: (H, W, 3) uint8 sRGB; None unless asked for. All 0 where nothing is hit.
     """
 
     depth: np.ndarray
@@ -38,17 +39,19 @@ class Truth:
     mask: np.ndarray
     segmentation: np.ndarray | None
     layered: np.ndarray
+    normal_shading: np.ndarray | None = None
+    albedo: np.ndarray | None = None
 
 
 class Caster:
     """The people of one frame as one Embree scene in the camera frame."""
 
-    def __init__(self, people: list[PersonMesh], world_to_camera: np.ndarray) -> None:
-        self._people = people
+    def __init__(self, people: list[PersonMesh], world_to_camera: np.ndarray, see_through: bool = True) -> None:
+        self._people, self._see_through = people, see_through
         self._triangles = np.concatenate(
             [to_camera(p.mesh.vertices.astype(np.float64), world_to_camera)[p.mesh.faces] for p in people]
         )
-        rotation = world_to_camera[:3, :3]
+        self._rotation = rotation = world_to_camera[:3, :3]
         self._corner_normals = np.concatenate([p.mesh.corner_normals.astype(np.float64) @ rotation.T for p in people])
         counts = [len(p.mesh.faces) for p in people]
         self.person = np.repeat(np.arange(len(people)), counts)
@@ -65,8 +68,8 @@ class Caster:
         """First opaque surface along rays from the camera: face, planar z, barycentric weights.
 
         ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64
-        metres,
-        (N, 3) float64 weights. Layers are seen through where Material.alpha_mode says that nothing is there.
+        metres, (N, 3) float64 weights. Layers are seen through where Material.alpha_mode says that nothing is there; those
+        that "blend" stop a ray wherever they are drawn at all when the caster was told not to see through.
         """
         n = len(directions)
         face, z, weights = np.full(n, -1), np.zeros(n), np.zeros((n, 3))
@@ -95,6 +98,30 @@ class Caster:
         behind.
         """
         n = np.einsum("nk,nkc->nc", weights, self._corner_normals[face])
+        return self._towards(face, n, directions)
+
+    def shading_normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(N, 3) float64 as ``normals``, after the materials' normal maps."""
+        n = np.zeros((len(face), 3))
+        for i, person in enumerate(self._people):
+            mine = np.flatnonzero(self.person[face] == i)
+            if len(mine):
+                mesh = person.mesh
+                mapped = mesh.uv is not None and any(m.normal_texture is not None for m in mesh.materials)
+                tangent = tangents(mesh) if mapped else np.zeros((len(mesh.faces), 3, 4))
+                n[mine] = bent_normals(mesh, face[mine] - self._first[i], weights[mine], tangent) @ self._rotation.T
+        return self._towards(face, n, directions)
+
+    def albedo(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, 3) uint8 sRGB base colour."""
+        out = np.zeros((len(face), 3), np.uint8)
+        for i, person in enumerate(self._people):
+            mine = np.flatnonzero(self.person[face] == i)
+            out[mine] = albedo(person.mesh, face[mine] - self._first[i], weights[mine])
+        return out
+
+    def _towards(self, face: np.ndarray, n: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """``n`` (N, 3) as unit vectors on the side that the rays come from."""
         length = np.linalg.norm(n, axis=1, keepdims=True)
         geometric = self._geometric(face)
         n = np.where(
@@ -148,28 +175,18 @@ class Caster:
                 on = m.material_index[local] == k
                 if material.alpha_mode == "opaque":
                     continue
+                blended = material.alpha_mode == "blend"
                 if m.uv is None or material.base_color_texture is None:
-                    solid[mine[on]] = material.alpha_mode != "blend"
+                    solid[mine[on]] = not (blended and self._see_through)
                     continue
                 uv = np.einsum("nk,nkc->nc", weights[mine[on]], m.uv[local[on]])
-                factor = material.alpha if material.alpha_mode == "blend" else 1.0
-                solid[mine[on]] = alpha_at(material, uv) * factor > material.alpha_threshold
+                alpha = sample_texture(material.base_color_texture[..., 3:], uv)[:, 0] / 255
+                if blended:
+                    alpha *= material.alpha
+                # Told not to see through, a lens stops a ray; the empty part of a hair card still does not.
+                drawn = blended and not self._see_through
+                solid[mine[on]] = alpha > (UNSEEN_ALPHA if drawn else material.alpha_threshold)
         return solid
-
-
-def alpha_at(material: Material, uv: np.ndarray) -> np.ndarray:
-    """(N,) float alpha in [0, 1] of the base colour texture at (N, 2) uv, v up, repeating, bilinear as Cycles reads
-    it.
-    """
-    assert material.base_color_texture is not None
-    alpha = material.base_color_texture[..., 3].astype(np.float32) / 255
-    height, width = alpha.shape
-    x = np.mod(uv[:, 0], 1) * width - 0.5
-    y = (1 - np.mod(uv[:, 1], 1)) * height - 0.5
-    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
-    fx, fy = x - x0, y - y0
-    at = lambda dy, dx: alpha[(y0 + dy) % height, (x0 + dx) % width]  # noqa: E731
-    return (at(0, 0) * (1 - fx) + at(0, 1) * fx) * (1 - fy) + (at(1, 0) * (1 - fx) + at(1, 1) * fx) * fy
 
 
 def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int, int, int, int] | None:
@@ -187,8 +204,11 @@ def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int,
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def cast(people: list[PersonMesh], camera: Camera) -> Truth:
-    """Every geometry channel of a frame; one ray per pixel centre inside the people's region."""
+def cast(people: list[PersonMesh], camera: Camera, see_through: bool = True, extras: tuple[str, ...] = ()) -> Truth:
+    """Every geometry channel of a frame; one ray per pixel centre inside the people's region.
+
+    ``see_through``: blended materials do not stop a ray. ``extras``: "normal_shading", "albedo".
+    """
     h, w = camera.height, camera.width
     truth = Truth(
         np.zeros((h, w), np.float32),
@@ -203,7 +223,7 @@ def cast(people: list[PersonMesh], camera: Camera) -> Truth:
     if box is None:
         return truth
     x0, y0, x1, y1 = box
-    caster = Caster(people, camera.world_to_camera)
+    caster = Caster(people, camera.world_to_camera, see_through)
     directions = camera_rays(camera.K, w, h)[y0:y1, x0:x1].reshape(-1, 3)
     face, z, weights = caster.first_hits(directions)
     truth.layered[y0:y1, x0:x1] = caster.through.reshape(y1 - y0, x1 - x0)
@@ -214,6 +234,12 @@ def cast(people: list[PersonMesh], camera: Camera) -> Truth:
     truth.mask[ys, xs] = caster.person[face[hit]] + 1
     if truth.segmentation is not None:
         truth.segmentation[ys, xs] = caster.parts(face[hit])
+    if "albedo" in extras:
+        truth.albedo = np.zeros((h, w, 3), np.uint8)
+        truth.albedo[ys, xs] = caster.albedo(face[hit], weights[hit])
+    if "normal_shading" in extras:
+        truth.normal_shading = np.zeros((h, w, 3), np.float32)
+        truth.normal_shading[ys, xs] = caster.shading_normals(face[hit], weights[hit], directions[hit])
     return truth
 
 

@@ -13,25 +13,7 @@ from typing import Any
 
 import numpy as np
 
-COCO17 = [
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-]
+from manifests.sample import COCO17
 
 
 @dataclasses.dataclass
@@ -60,7 +42,7 @@ class Body:
         torch.set_num_threads(1)
         self._torch = torch
         self._model = anny.Anny(topology="anny-full")
-        self._coco = anny.KeypointsRegressor.coco(self._model, labels=COCO17)
+        self._coco = anny.KeypointsRegressor.coco(self._model, labels=list(COCO17))
         self.bone_names = list(self._model.bone_labels)
         strongest = self._model.vertex_bone_weights.argmax(dim=1, keepdim=True)
         bone = self._model.vertex_bone_indices.gather(1, strongest)[:, 0].numpy()

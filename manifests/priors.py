@@ -1,0 +1,100 @@
+"""What a scene may hold and look like: the ranges and shares that every sample's draws come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+
+from manifests.model import Model
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
+class PeoplePrior(Model):
+    """How many people a scene holds, and how they stand to each other."""
+
+    counts: list[Annotated[float, Field(ge=0)]] = Field(
+        [1.0], min_length=1, max_length=16, description="shares of scenes with 1, 2, 3 ... people; normalised"
+    )
+    gap_m: Range = Field((0.05, 0.8), description="clear distance between neighbours")
+    same_way: Share = Field(0.6, description="share of companions that face about where the first person faces")
+
+    @pydantic.model_validator(mode="after")
+    def _some(self) -> PeoplePrior:
+        if sum(self.counts) <= 0:
+            raise ValueError("at least one count needs a share above 0")
+        if not 0 < self.gap_m[0] <= self.gap_m[1]:
+            raise ValueError("gap_m must be a range above 0")
+        return self
+
+
+class FramingShares(Model):
+    """Shares of samples by framing; normalised."""
+
+    face: float = Field(1.0, ge=0)
+    upper: float = Field(1.0, ge=0)
+    full: float = Field(1.0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _some(self) -> FramingShares:
+        if self.face + self.upper + self.full <= 0:
+            raise ValueError("at least one framing needs a share above 0")
+        return self
+
+
+class CameraPrior(Model):
+    """Ranges the camera is drawn from, each uniformly but the roll, which is normal."""
+
+    focal_mm: Range = Field((35.0, 85.0), description="35 mm equivalent of the longer image side")
+    azimuth_deg: Range = (-180.0, 180.0)
+    elevation_deg: Range = (-15.0, 25.0)
+    roll_deg: float = Field(4.0, ge=0, description="standard deviation")
+    margin: Range = Field((1.05, 1.35), description="frame size over subject size")
+    off_centre: float = Field(0.05, ge=0, le=0.3, description="largest shift of the subject, as a share of the frame")
+    truncated: Share = Field(0.0, description="share of samples whose subject is pushed over the frame's edge")
+    occluded: Share = Field(0.0, description="share of samples with company in which someone stands before the subject")
+    min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")
+
+
+class SunPrior(Model):
+    """A sun lamp beside the environment."""
+
+    share: Share = Field(0.0, description="share of samples that have one")
+    strength: Range = Field((1.0, 4.0), description="irradiance, W/m2")
+    elevation_deg: Range = (15.0, 75.0)
+    angle_deg: Range = Field((0.3, 4.0), description="apparent diameter: larger is softer")
+
+
+class AreaPrior(Model):
+    """Square lamps round the group, pointing at it."""
+
+    share: Share = Field(0.0, description="share of samples that have any")
+    count: tuple[int, int] = (1, 3)
+    power_w: Range = (20.0, 150.0)
+    size_m: Range = (0.2, 1.5)
+    distance_m: Range = (1.5, 4.0)
+
+
+class LightPrior(Model):
+    """Environments: `bundled` are the CC0 maps inside the bpy wheel; else a folder of .exr/.hdr files."""
+
+    environments: str = "bundled"
+    strength: Range = (0.7, 1.4)
+    sun: SunPrior = SunPrior()
+    area: AreaPrior = AreaPrior()
+    licence: str = Field("LicenseRef-unknown", description="SPDX id of a folder's maps; bundled ones are CC0-1.0")
+    redistributable: bool = False
+
+
+class BackgroundPrior(Model):
+    """What is behind the people: the environment itself, or photographs without people; and the shadows on the ground."""
+
+    photos: str | None = Field(None, description="folder of photographs; none = the environment is the background")
+    share: Share = Field(1.0, description="share of samples before a photograph, when there is a folder")
+    estimate_light: bool = Field(True, description="light the people by what the photograph shows")
+    ground_shadows: bool = Field(False, description="people cast shadows on the ground they stand on")
+    licence: str = Field("LicenseRef-unknown", description="SPDX id of the photographs")
+    redistributable: bool = False
