@@ -66,26 +66,26 @@ def _progress(count: int, row: dict[str, Any]) -> None:
 
 
 def _show(rows: list[dict[str, Any]], path: Path) -> None:
-    """A table of all assets, then each problem with its mend."""
+    """A table of all assets, red where one is skipped, then each problem with its mend."""
+    from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
     from pipeline.progress import console
     from render.assets.defects import Problem
 
-    table = Table("asset", "height", "unit", "up", "triangles", "textures", "closed", "rig", "problems")
+    table = Table("asset", "height", "unit", "up", "triangles", "textures", "closed", "rig", box=SIMPLE, padding=0)
+    table.columns[0].overflow = "fold"
     for row in rows:
-        codes = [p["code"] for p in row["problems"]]
         cells = [
             row["asset_id"],
             f"{row['height_m']:.3f} m" if row["height_m"] is not None else "-",
-            row["unit"] or "-",
-            row["up"] or "-",
+            _short(row["unit"]),
+            _short(row["up"]),
             f"{row['triangles']:,}" if row["triangles"] is not None else "-",
             str(row["textures"]) if row["textures"] is not None else "-",
             {True: "yes", False: "no", None: "-"}[row["watertight"]],
             f"{row['bones']} bones" if row["bones"] else "-",
-            ", ".join(codes) or "-",
         ]
         # Names come from files: Text, so that none is read as markup.
         table.add_row(*(Text(c) for c in cells), style=None if row["usable"] else "red")
@@ -96,4 +96,9 @@ def _show(rows: list[dict[str, Any]], path: Path) -> None:
             line = f"{row['asset_id']}: {word}: {problem['code']}: {Problem(**problem).text}"
             console.print(Text(line), soft_wrap=True)
     good = sum(r["usable"] for r in rows)
-    console.print(Text(f"{good} of {len(rows)} assets can be used; {path}"), soft_wrap=True)
+    console.print(Text(f"{good} of {len(rows)} assets can be used (? = guessed); {path}"), soft_wrap=True)
+
+
+def _short(said: str | None) -> str:
+    """A unit or axis without its origin, a question mark standing for a guess."""
+    return "-" if said is None else said.split(" (")[0] + ("?" if said.endswith("(guessed)") else "")

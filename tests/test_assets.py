@@ -120,7 +120,7 @@ def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_pat
             sample = renderer.render(spec)
             seen.add(spec.framing)
             assert sample.agreement["opaque"] >= 0.999
-            height = renderer._sources[0].load(spec.identities[0].key, RNG).phenotype["height_m"]
+            height = sample.people[0].phenotype["height_m"]
             assert 1.6 < height < 2.0
             assert sample.image.shape == (512, 384, 3)
             assert (sample.mask > 0).mean() > 0.05

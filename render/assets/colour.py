@@ -25,7 +25,7 @@ def dressed(name: str, scan: Scan, picture: Path) -> Scan:
     pixels = _read(name, picture)
     for material in materials:
         material.base_color_texture, material.base_color = pixels, (1.0, 1.0, 1.0)
-    return dataclasses.replace(scan, missing_colour=[], bare=[], found=[*scan.found, picture.name])
+    return dataclasses.replace(scan, missing_colour=[], bare=[])
 
 
 def _read(name: str, picture: Path) -> np.ndarray:

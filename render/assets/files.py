@@ -128,7 +128,7 @@ def _pose(source: ScanSource) -> Pose:
     if not isinstance(source, FilesSource):
         return Pose()
     frame = source.frame if source.clip is not None else 1
-    return Pose(source.clip, frame, tuple(sorted((k, tuple(v)) for k, v in source.bones.items())))
+    return Pose(source.clip, frame, tuple(sorted(source.bones.items())))
 
 
 def find(patterns: list[str], root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -214,7 +215,12 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _pool() -> ProcessPoolExecutor:
     # spawn: bpy does not survive a fork.
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_forget_blender)
+
+
+def _forget_blender() -> None:
+    """Take Blender's own scripts off the path that a parent with Blender hands down: their `bpy` hides the real one."""
+    sys.path[:] = [p for p in sys.path if not (Path(p) / "bpy" / "__init__.py").is_file()]
 
 
 def _blank(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:

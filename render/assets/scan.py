@@ -60,7 +60,7 @@ def read(name: str, path: Path) -> Scan:
             transform, key = scene.graph[node]
             geometry = scene.geometry[key]
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-                collected.add(str(key), geometry, transform)
+                collected.add(path.stem if str(key) == str(path) else str(key), geometry, transform)
         mesh = collected.mesh()
     except UNREADABLE as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

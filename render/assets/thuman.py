@@ -101,7 +101,7 @@ class ArraysOnly(pickle.Unpickler):
     """Reads plain containers, numbers, strings and numpy arrays; anything else a pickle asks for is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The five names that a pickled array needs, of numpy 1 and 2. Raises UnpicklingError."""
+        """The names that a pickled array needs, of numpy 1 and 2. Raises UnpicklingError."""
         part = module.replace("numpy._core", "numpy.core")
         if (part, name) in ALLOWED:
             return ALLOWED[part, name]
@@ -120,6 +120,11 @@ def _array(kind: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.ndarray((0,), np.uint8)
 
 
+def _buffer(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    # Protocol 5's arrays: no larger than the file, and frombuffer takes no objects.
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
 def _number(dtype: np.dtype, data: bytes) -> Any:
     if dtype.hasobject:
         raise pickle.UnpicklingError("it asks for an object scalar")
@@ -132,5 +137,6 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _array,
     ("numpy.core.multiarray", "scalar"): _number,
+    ("numpy.core.numeric", "_frombuffer"): _buffer,
     ("_codecs", "encode"): _bytes,
 }

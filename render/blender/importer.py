@@ -31,6 +31,7 @@ def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:
     Axes as Blender imports them: z up for formats that declare theirs, the file's own for OBJ and PLY.
     Scripts and drivers in the file never run; nothing stays in Blender. Raises AssetError.
     """
+    bpy.context.preferences.filepaths.use_scripts_auto_execute = False
     before = {kind: set(getattr(bpy.data, kind)) for kind in KINDS}
     try:
         with captured() as log:

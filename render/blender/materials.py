@@ -9,8 +9,8 @@ import numpy as np
 
 from render.scene import Material
 
-# The colour attribute that engine.build_person writes.
-VERTEX_COLORS = "color"
+# The colour attribute that engine.build_person writes. Not "color": Cycles has that name for something else, and gives black.
+VERTEX_COLORS = "person_color"
 
 
 def build_material(material: Material, aov: str | None = None) -> Any:

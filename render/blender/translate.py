@@ -38,6 +38,7 @@ class Materials:
         self._folder, self._scan = path.parent.resolve(), scan
         self._modes_declared = path.suffix.lower() in (".glb", ".gltf")
         self._known: dict[tuple[str, bool], int] = {}
+        self._decoded: dict[str, np.ndarray] = {}
         self.made: list[Material] = []
 
     def index(self, material: Any, part: str, colours: bool) -> int:
@@ -63,9 +64,8 @@ class Materials:
         inputs = shader.inputs
         missing = self._scan.missing_colour
         made.base_color = tuple(inputs["Base Color"].default_value)[:3]
-        made.base_color_texture = self._pixels(_image_behind(inputs["Base Color"]), missing)
-        if made.base_color_texture is not None:
-            _tint(made.base_color_texture, _factor(inputs["Base Color"]))
+        colour = self._pixels(_image_behind(inputs["Base Color"]), missing)
+        made.base_color_texture = colour if colour is None else _tinted(colour, _factor(inputs["Base Color"]))
         missing = self._scan.missing_other
         made.normal_texture = self._pixels(_image_behind(inputs["Normal"]), missing)
         made.roughness = float(inputs["Roughness"].default_value)
@@ -112,9 +112,14 @@ class Materials:
         return None if pixels is None else np.ascontiguousarray(pixels[..., _channel(socket)])
 
     def _pixels(self, image: Any, missing: list[str]) -> np.ndarray | None:
-        """(h, w, 4) uint8, row 0 at the top; no larger than MAX_TEXTURE_PX. None for an image that is not there."""
+        """(h, w, 4) uint8, row 0 at the top; no larger than MAX_TEXTURE_PX. None for an image that is not there.
+
+        Sockets that share an image share the array.
+        """
         if image is None:
             return None
+        if image.name_full in self._decoded:
+            return self._decoded[image.name_full]
         if not self._locate(image) or not min(image.size):
             name = Path(image.filepath.replace("\\", "/")).name or image.name
             if name not in missing:
@@ -127,7 +132,13 @@ class Materials:
             width, height = image.size
         flat = np.empty(width * height * 4, np.float32)
         image.pixels.foreach_get(flat)
-        return np.rint(np.clip(flat.reshape(height, width, 4)[::-1], 0, 1) * 255).astype(np.uint8)
+        if image.is_float:
+            np.clip(flat, 0, 1, out=flat)
+        flat *= 255
+        flat += 0.5
+        pixels = flat.astype(np.uint8).reshape(height, width, 4)[::-1].copy()
+        self._decoded[image.name_full] = pixels
+        return pixels
 
     def _locate(self, image: Any) -> bool:
         """Point ``image`` at a file inside the asset's folder; False where there is none that may be read."""
@@ -225,12 +236,13 @@ def _factor(socket: Any) -> tuple[float, ...]:
     return tuple(free[0].default_value)[:3] if len(free) == 1 else (1.0, 1.0, 1.0)
 
 
-def _tint(pixels: np.ndarray, factor: tuple[float, ...]) -> None:
-    """Multiply the colour of (h, w, 4) uint8 sRGB ``pixels`` in place by a linear ``factor``."""
+def _tinted(pixels: np.ndarray, factor: tuple[float, ...]) -> np.ndarray:
+    """The colour of (h, w, 4) uint8 sRGB ``pixels`` times a linear ``factor``; the same array where that is 1."""
+    if max(abs(f - 1) for f in factor) <= 1e-3:
+        return pixels
     light = linear(np.arange(256, dtype=np.uint8))
-    for i, f in enumerate(factor):
-        if abs(f - 1) > 1e-3:
-            pixels[..., i] = np.rint(srgb(light * f) * 255)[pixels[..., i]]
+    tables = [np.rint(srgb(light * f) * 255).astype(np.uint8) for f in factor]
+    return np.dstack([*(table[pixels[..., i]] for i, table in enumerate(tables)), pixels[..., 3]])
 
 
 def _with_alpha(made: Material, plane: np.ndarray) -> np.ndarray:
