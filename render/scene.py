@@ -72,7 +72,7 @@ EMPTY = Mesh(
 class Pose:
     """How a rigged file is to stand: a frame of a clip, then bones turned by degrees about their own x, y, z axes.
 
-    The empty pose is the file as its importer leaves it.
+    The empty pose is the file as its importer leaves it, at frame 1.
     """
 
     clip: str | None = None

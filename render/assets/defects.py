@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manifests.assets import ScanSource
+from manifests.assets import FilesSource, ScanSource
 from render.assets.repair import repair
 from render.assets.stand import METRES, Standing, guess_unit, upside_down
 from render.scene import Mesh, Scan
@@ -33,7 +33,9 @@ def barring(scan: Scan, mesh: Mesh, standing: Standing, source: ScanSource) -> l
         names = ", ".join(scan.missing_colour)
         mend = "put it beside the mesh, or set missing_colour: grey"
         found.append(Problem("missing_texture", True, f"colour {names} is missing or unreadable", mend))
-    if source.up == "auto" and upside_down(mesh.vertices, mesh.faces):
+    # Whoever is posed by the job may well bow or stand on the hands.
+    posed = isinstance(source, FilesSource) and (source.clip is not None or bool(source.bones))
+    if source.up == "auto" and not posed and upside_down(mesh.vertices, mesh.faces):
         found.append(Problem("upside_down", True, "seems to stand on its head (a guess)", "set up to an axis"))
     return found
 

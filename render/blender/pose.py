@@ -20,7 +20,10 @@ def strike(asset_id: str, objects: list[Any], pose: Pose) -> None:
 
     Raises AssetError naming the clips or bones there are.
     """
-    if pose.clip is not None:
+    if pose.clip is None:
+        # Whatever the last file was posed at; and pose bones show their animation only once a frame is set.
+        bpy.context.scene.frame_set(1)
+    else:
         _play(asset_id, objects, pose.clip, pose.frame)
     rigs = [o for o in objects if o.type == "ARMATURE"]
     if not pose.bones:
