@@ -11,6 +11,10 @@ from manifests.model import Model
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
+# Width of the film that 35 mm equivalent focal lengths refer to.
+FULL_FRAME_MM = 36.0
+# A face is looked at from the front more often than a body is: azimuths of the face framing are halved.
+FACE_AZIMUTH = 0.5
 
 
 class PeoplePrior(Model):
@@ -53,7 +57,9 @@ class CameraPrior(Model):
     elevation_deg: Range = (-15.0, 25.0)
     roll_deg: float = Field(4.0, ge=0, description="standard deviation")
     margin: Range = Field((1.05, 1.35), description="frame size over subject size")
-    off_centre: float = Field(0.05, ge=0, le=0.3, description="largest shift of the subject, as a share of the frame")
+    off_centre: float = Field(
+        0.05, ge=0, le=0.3, description="largest shift of the subject, as a share of the frame; never over its edge"
+    )
     truncated: Share = Field(0.0, description="share of samples whose subject is pushed over the frame's edge")
     occluded: Share = Field(0.0, description="share of samples with company in which someone stands before the subject")
     min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")

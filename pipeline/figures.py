@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.diversity import Marginal
+
 # matplotlib cannot write `currentColor`; this ink never occurs otherwise and is swapped for it afterwards.
 INK = "#010203"
 SERIES = ("#c96442", "#3f8cb5", "#7a9a4c", "#a678b8", "#c9992e")
@@ -44,18 +46,35 @@ def histogram(values: Sequence[float], label: str, bins: int | Sequence[float] =
     return _svg(figure, f"histogram: {label}")
 
 
-def bars(counts: Mapping[str, float], label: str) -> str:
-    """SVG of one horizontal bar per name, the number at its end."""
+def bars(counts: Mapping[str, float], label: str, asked: np.ndarray | None = None) -> str:
+    """SVG of one horizontal bar per name, the number at its end; ``asked``: (N,) shares of the sum, marked by lines."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(SIZE[0], max(1.2, 0.38 * len(counts) + 0.6)))
         axes = figure.subplots()
     names = list(counts)[::-1]
     drawn = axes.barh(names, [counts[n] for n in names], color=SERIES[0], alpha=0.85, height=0.62)
     axes.bar_label(drawn, padding=4, fmt="%g", color=INK)
+    if asked is not None:
+        middle = np.arange(len(names))[::-1]
+        axes.vlines(asked * sum(counts.values()), middle - 0.4, middle + 0.4, color=INK, linewidth=1.6)
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.14)
     return _svg(figure, f"bars: {label}")
+
+
+def marginal(m: Marginal) -> str:
+    """SVG of what was got as bars, with what was asked as an outline over them."""
+    if m.labelled:
+        return bars({str(n): int(c) for n, c in zip(m.names, m.got)}, m.unit, m.asked)
+    figure, axes = _new()
+    edges = np.asarray(m.names, float)
+    axes.bar(edges[:-1], m.got, np.diff(edges) * 0.94, align="edge", color=SERIES[0], alpha=0.85)
+    if m.asked is not None:
+        axes.stairs(m.asked * m.got.sum(), edges, color=INK, linewidth=1.4)
+    axes.set_xlabel(m.unit)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return _svg(figure, f"histogram: {m.title}, {m.unit}")
 
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, log: bool = False) -> str:

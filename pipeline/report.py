@@ -13,7 +13,7 @@ import jinja2
 
 from manifests import commit
 from manifests.errors import InputError, StorageError
-from manifests.job import Job, ReportStage, load
+from manifests.job import Job, RenderStage, ReportStage, load
 from pipeline import figures, progress
 from pipeline.report_curate import curate_section
 from pipeline.report_render import render_section, rights_table
@@ -73,7 +73,7 @@ def gather(run: Path) -> dict[str, Any]:
         "stages": _stage_times(events),
         "limit": _limit(job),
         "warnings": sorted({e["message"] for e in events if e.get("event") == "warning"}),
-        "render": render_section(run / "render", settings.samples),
+        "render": render_section(run / "render", job.render or RenderStage(), settings.samples),
         "curate": curate_section(run / "curate", settings.rejected),
         "training": training_section(run),
         "metrics": metrics_section(run),

@@ -9,22 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from manifests import commit, view
 from manifests.dataset import Dataset
-from manifests.frames import camera_centre
-from manifests.sample import FRAMINGS
-from pipeline import figures, pictures
+from manifests.job import RenderStage
+from pipeline import diversity, figures, pictures
 
 PANEL_PX = 232
 # Distributions of larger sets are read from this many rows, evenly spaced; the page says so.
 MAX_ROWS = 2000
 MAX_NAMED = 20
-FULL_FRAME_MM = 36.0
 
 
-def render_section(folder: Path, samples: int) -> dict[str, Any] | None:
+def render_section(folder: Path, stage: RenderStage, samples: int) -> dict[str, Any] | None:
     """What the template's render part needs; None without a dataset. ``samples``: contact sheet's length."""
     if commit.newest_manifest(folder) is None:
         return None
@@ -40,7 +36,7 @@ def render_section(folder: Path, samples: int) -> dict[str, Any] | None:
         "identities": len({p["asset_id"] for _, r in rows for p in r["people"]}),
         "splits": _splits(r for _, r in rows),
         "sheet": [_card(dataset, i) for i in view.spread(dataset.labels, samples)],
-        "charts": _charts([r for _, r in rows]),
+        "charts": _charts([r for _, r in rows], stage),
         "agreement": _agreement([r for _, r in rows]),
         "people": _people([r for _, r in rows]),
         "environments": len({r["lighting"]["environment"] for _, r in rows}),
@@ -86,31 +82,10 @@ def rights_table(folders: Iterable[Path]) -> list[dict[str, Any]]:
     return [{**dict(zip(names, key)), "rows": count, "ids": len(ids[key])} for key, count in sorted(rows.items())]
 
 
-def azimuth_deg(row: dict[str, Any]) -> float | None:
-    """Where the camera stands around the first person, degrees: 0 in front (people face -y), 90 towards world +x."""
-    pose = np.asarray(row["camera"]["world_to_camera"], float).reshape(4, 4)
-    person = row["people"][0] if row["people"] else None
-    points = (
-        np.asarray(person["keypoints_3d"], float).reshape(-1, 3)
-        if person and person["keypoints_3d"]
-        else np.zeros((1, 3))
-    )
-    if not np.isfinite(points).all():
-        return None
-    x, y, _ = camera_centre(pose) - points.mean(axis=0)
-    return float(np.degrees(np.arctan2(x, -y)))
-
-
-def focal_mm(row: dict[str, Any]) -> float:
-    """35 mm equivalent focal length of the longer image side, mm."""
-    camera = row["camera"]
-    return camera["K"][0] * FULL_FRAME_MM / max(camera["width"], camera["height"])
-
-
 def _card(dataset: Dataset, position: int) -> dict[str, Any]:
     sample, row = dataset.sample(position), dataset[position]
     person = sample.people[0] if sample.people else None
-    notes = [sample.framing, sample.split, f"{focal_mm(row):.0f} mm"]
+    notes = [sample.framing, sample.split, f"{diversity.focal_mm(row):.0f} mm"]
     if person:
         notes += [person.asset_id, f"{person.visible_fraction:.0%} visible"]
     return {"id": sample.sample_id, "notes": notes, "panels": pictures.sample_panels(sample, PANEL_PX)}
@@ -130,26 +105,17 @@ def _splits(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _charts(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    framing = Counter(r["camera"]["framing"] for r in rows)
-    heights = [p["box"][3] - p["box"][1] for r in rows for p in r["people"]]
-    azimuths = [a for a in map(azimuth_deg, rows) if a is not None]
-    distances = [_distance_m(r, p) for r in rows for p in r["people"] if p["keypoints_3d"]]
+def _charts(rows: list[dict[str, Any]], stage: RenderStage) -> list[dict[str, Any]]:
+    """A chart for each marginal, with the share that differs from what the job asked."""
     charts = [
-        ("Framing", figures.bars({f: framing[f] for f in FRAMINGS if framing[f]}, "samples")),
-        ("Azimuth, 0° = frontal", figures.histogram(azimuths, "degrees", bins=list(range(-180, 181, 30)))),
-        ("Focal length, 35 mm equivalent", figures.histogram([focal_mm(r) for r in rows], "mm")),
-        ("Height of the person's box", figures.histogram(heights, "px")),
+        {"title": m.title, "svg": figures.marginal(m), "gap": m.gap, "note": m.note}
+        for m in diversity.marginals(rows, stage)
     ]
+    distances = [diversity.distance_m(r, p) for r in rows for p in r["people"] if p["keypoints_3d"]]
     if distances:
-        charts.append(("Distance to the person", figures.histogram(distances, "m")))
+        svg = figures.histogram(distances, "m")
+        charts.append({"title": "Distance to a person", "svg": svg, "gap": None, "note": ""})
     return charts
-
-
-def _distance_m(row: dict[str, Any], person: dict[str, Any]) -> float:
-    eye = camera_centre(np.asarray(row["camera"]["world_to_camera"], float).reshape(4, 4))
-    points = np.asarray(person["keypoints_3d"], float).reshape(-1, 3)
-    return float(np.median(np.linalg.norm(points - eye, axis=1)))
 
 
 def _agreement(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -7,13 +7,10 @@ import dataclasses
 import numpy as np
 
 from manifests.frames import camera_centre, camera_rays, look_at, to_camera
-from manifests.priors import CameraPrior
+from manifests.priors import FACE_AZIMUTH, FULL_FRAME_MM, CameraPrior
 from render.groundtruth.embree import Caster
 from render.scene import Camera, PersonMesh
 
-FULL_FRAME_MM = 36.0
-# A face is looked at from the front more often than a body is: azimuths of the face framing are halved.
-FACE_AZIMUTH = 0.5
 # Someone who is to stand before the subject does so this far beside the line of sight: half a body's width.
 BESIDE_DEG = (8.0, 32.0)
 # How much of the subject goes over the edge of a truncated sample, as a share of its size.
@@ -62,7 +59,7 @@ def draw_camera(
             azimuth = _towards(people[0], people[rng.integers(1, len(people))]) + beside
         camera = _aim(points, azimuth, framing, prior, width, height, rng)
         if truncated:
-            camera = _cut(camera, points, rng)
+            camera = _cut(camera, subject(people[0], framing), rng)
         if len(people) == 1 and not truncated:
             return camera
         share = visible_share(people, camera)
@@ -116,6 +113,10 @@ def _aim(
         fill = (reach * focal_px * margin / (width / 2, height / 2)).max()
         distance = max(distance * fill, 0.35 + float(np.abs(points_cam[:, 2] - distance).max()))
     pose = look_at(target + direction * distance, target, roll)
+    uv = _pixels(points, pose, K)
+    # A drawn shift never pushes the subject out: that is what `truncated` is for.
+    room = np.minimum(-uv.min(0), 0), np.maximum((width, height) - uv.max(0), 0)
+    shift = np.clip(shift, 0.8 * room[0], 0.8 * room[1])
     return Camera(K, _shifted(pose, shift / focal_px * distance), width, height, framing)
 
 
@@ -123,9 +124,8 @@ def _cut(camera: Camera, points: np.ndarray, rng: np.random.Generator) -> Camera
     """``camera`` moved sideways until part of ``points`` (M, 3) is beyond one edge; the bottom edge half the time, as in
     photographs.
     """
-    seen = to_camera(points, camera.world_to_camera)
-    depth = float(np.median(seen[:, 2]))
-    uv = seen[:, :2] / np.maximum(seen[:, 2:], 0.05) * np.diag(camera.K)[:2] + camera.K[:2, 2]
+    depth = float(np.median(to_camera(points, camera.world_to_camera)[:, 2]))
+    uv = _pixels(points, camera.world_to_camera, camera.K)
     low, high = uv.min(0), uv.max(0)
     share = rng.uniform(*CUT)
     over = share * (high - low)
@@ -136,6 +136,12 @@ def _cut(camera: Camera, points: np.ndarray, rng: np.random.Generator) -> Camera
     return dataclasses.replace(
         camera, world_to_camera=_shifted(camera.world_to_camera, shift / np.diag(camera.K)[:2] * depth)
     )
+
+
+def _pixels(points: np.ndarray, pose: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(M, 2) px of world ``points`` (M, 3); what is behind the camera counts as right before it."""
+    seen = to_camera(points, pose)
+    return seen[:, :2] / np.maximum(seen[:, 2:], 0.05) * np.diag(K)[:2] + K[:2, 2]
 
 
 def _shifted(pose: np.ndarray, offset: np.ndarray) -> np.ndarray:

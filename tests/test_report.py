@@ -17,7 +17,7 @@ from manifests.errors import InputError
 from manifests.frames import look_at, project, to_camera
 from manifests.sample import Person, RenderedSample
 from pipeline import figures, report
-from pipeline.report_render import azimuth_deg
+from pipeline.diversity import azimuth_deg
 from pipeline.report_train import read_jsonl, training_section
 
 WIDTH, HEIGHT, DIGEST = 96, 128, "d" * 64

@@ -33,6 +33,8 @@ IMPORTANCE_MAP_PX = 1024
 CENTRE_RAY_PX = (5e-4, -5.5e-4)
 # Our name -> the pass's names in 4.5 and 5.0.
 PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "Object Index")}
+# Channels of the passes that have more than one.
+LETTERS = {"Combined": "RGBA", "Normal": "XYZ"}
 # An AOV that people's materials set to 1: their coverage, when the film's alpha also holds shadows on the ground.
 PERSON_PASS = {"Person": ("Person",)}
 GROUND_M = 40.0
@@ -107,7 +109,7 @@ class BlenderEngine:
         cycles.use_light_tree = False
         cycles.max_bounces = s.max_bounces
         cycles.diffuse_bounces = cycles.glossy_bounces = cycles.transmission_bounces = s.max_bounces
-        cycles.transparent_max_bounces = 16
+        cycles.transparent_max_bounces = 64
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.use_denoising = s.denoiser != "none"
         if s.denoiser != "none":
@@ -295,7 +297,7 @@ def read_passes(path: Path, passes: dict[str, tuple[str, ...]]) -> dict[str, np.
         _, pass_name, letter = full_name.split(".", 2) if full_name.count(".") >= 2 else ("", full_name, "")
         for ours, names in passes.items():
             if pass_name in names:
-                order = "RGBA" if ours == "Combined" else letter
+                order = LETTERS.get(ours, letter)
                 plane = found.setdefault(ours, np.zeros((*pixels.shape, len(order)), np.float32))
                 plane[..., order.index(letter)] = pixels
     missing = [p for p in passes if p not in found]

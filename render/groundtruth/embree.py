@@ -18,7 +18,7 @@ from render.groundtruth.surface import albedo, bent_normals, sample_texture, tan
 from render.scene import UNSEEN_ALPHA, Camera, PersonMesh
 
 # Layers of cut-out hair or cloth a ray may pass before it counts as stopped.
-MAX_LAYERS = 8
+MAX_LAYERS = 64
 # A ray goes on this far behind a layer it saw through: above float32 spacing at 10 m, below any cloth's thickness.
 LAYER_STEP_M = 2e-5
 UNLABELLED = 255

@@ -41,9 +41,9 @@ def bent_normals(mesh: Mesh, face: np.ndarray, weights: np.ndarray, tangent: np.
 
     ``tangent``: (F, 3, 4) of ``tangents``. Where a material has no map this is the interpolated corner normal.
     """
+    # MikkTSpace bends the interpolated normal and tangent as they are; the result alone is brought to length 1.
     normal = np.einsum("nk,nkc->nc", weights, mesh.corner_normals[face].astype(np.float64))
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    out = normal.copy()
+    out = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     for _, material, on, uv in _by_material(mesh, face, weights):
         if material.normal_texture is None or uv is None:
             continue
@@ -53,15 +53,15 @@ def bent_normals(mesh: Mesh, face: np.ndarray, weights: np.ndarray, tangent: np.
         b = tangent[face[on], :1, 3] * np.cross(n, t)
         bent = bend[:, :1] * t + bend[:, 1:2] * b + bend[:, 2:] * n
         length = np.linalg.norm(bent, axis=1, keepdims=True)
-        out[on] = np.where(length > 1e-6, bent / np.maximum(length, 1e-12), n)
+        out[on] = np.where(length > 1e-6, bent / np.maximum(length, 1e-12), out[on])
     return out
 
 
 def tangents(mesh: Mesh) -> np.ndarray:
     """(F, 3, 4) float64 per corner: unit world tangent along +u, and the side of the bitangent (mirrored uv: -1).
 
-    As MikkTSpace: triangles that share vertex, corner normal, uv and side share a tangent, weighted by their corner's
-    angle and laid into the plane of the normal.
+    As MikkTSpace makes them, so that maps baked for any engine fit: triangles that share vertex, corner normal, uv and
+    side share a tangent, weighted by their corner's angle and laid into the plane of the normal.
     """
     assert mesh.uv is not None
     p = mesh.vertices.astype(np.float64)[mesh.faces]
