@@ -21,7 +21,7 @@ class AnnySource(Model):
 
 
 class ScanSource(Model):
-    """What every library of scans may say."""
+    """What every library of scans may say. NAME.keypoints.yaml beside a scan marks its keypoints."""
 
     source: str
     paths: list[str] = Field(min_length=1, description="files, folders or globs, relative to the job file")
@@ -30,6 +30,10 @@ class ScanSource(Model):
     height_gate_m: tuple[float, float] = (0.4, 2.5)
     missing_colour: Literal["skip", "grey"] = Field(
         "skip", description="an asset whose colour texture is missing is skipped, or goes grey there"
+    )
+    scanned: str | None = Field(
+        None,
+        description="assets.arrow that `maquette assets scan` wrote with the same unit and up: what it bars is left out",
     )
     licence: str = Field("LicenseRef-unknown", description="SPDX id")
     consent: str = "unknown"

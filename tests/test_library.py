@@ -222,6 +222,26 @@ def test_a_job_skips_what_the_table_bars_for_the_same_reason(tmp_path):
     assert grey.load(str(path), RNG).mesh.materials[0].base_color_texture is None
 
 
+def test_a_job_leaves_out_what_a_scan_barred(tmp_path):
+    runs.figure(tmp_path / "scans/good.obj")
+    small = trimesh.load(tmp_path / "scans/good.obj")
+    small.apply_scale(0.1)
+    small.export(tmp_path / "scans/doll.glb")
+    library.write(list(library.scan(tmp_path / "scans", {})), tmp_path / "assets.arrow")
+    source = ScanFiles(FilesSource(paths=["scans"], scanned="assets.arrow"), tmp_path)
+    assert [name for name, _, _ in source.identities()] == ["files/good"]
+    # Mended, it is another file, and back.
+    small.apply_scale(10)
+    small.export(tmp_path / "scans/doll.glb")
+    assert [name for name, _, _ in source.identities()] == ["files/doll", "files/good"]
+    for scanned, expected in (
+        ("nowhere.arrow", "write it with `maquette assets scan`"),
+        ("scans/good.obj", "write it"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            ScanFiles(FilesSource(paths=["scans"], scanned=scanned), tmp_path).identities()
+
+
 def test_the_command_writes_the_table_and_says_what_is_skipped(tmp_path):
     runs.figure(tmp_path / "library/good.obj")
     (tmp_path / "library/bad.glb").write_bytes(b"glTF not really")

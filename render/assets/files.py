@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from manifests.assets import FilesSource, ScanSource
 from manifests.errors import AssetError, InputError, TextureError, UnitError
@@ -36,15 +37,27 @@ class ScanFiles:
 
     def __init__(self, source: ScanSource, root: Path, reader: Reader | None = None) -> None:
         """``reader`` reads files instead of Blender: previews have one that starts none."""
-        self.source = source
+        self.source, self.root = source, root
         self.reader = reader or imported
         self.paths = self.find(root)
         self._ids = {str(path): name for name, path in self.paths}
         self._load = functools.lru_cache(maxsize=4)(self._read)
 
     def identities(self) -> list[tuple[str, str, str]]:
-        """(id, path, sha256 over the file and every file it refers to)."""
-        return [(name, str(path), self.content(path)) for name, path in self.paths]
+        """(id, path, sha256 over the file and every file it refers to), without those that a scan barred.
+
+        Raises InputError.
+        """
+        found = [(name, str(path), self.content(path)) for name, path in self.paths]
+        if self.source.scanned is None:
+            return found
+        out = barred(self.root / self.source.scanned)
+        left = [one for one in found if one[2] not in out]
+        if not left:
+            raise InputError(
+                f"render.assets.scanned: {self.source.scanned} bars all {len(found)} assets; mend one, scan again"
+            )
+        return left
 
     def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
         """The scan as it stands; ``rng`` is not used. Raises AssetError, UnitError, TextureError."""
@@ -129,6 +142,17 @@ def _pose(source: ScanSource) -> Pose:
         return Pose()
     frame = source.frame if source.clip is not None else 1
     return Pose(source.clip, frame, tuple(sorted(source.bones.items())))
+
+
+def barred(table: Path) -> set[str]:
+    """The hashes of the assets that an assets.arrow marks as not usable. Raises InputError."""
+    try:
+        with pa.OSFile(str(table)) as file:
+            rows = pa.ipc.open_stream(file).read_all().select(["sha256", "usable"]).to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"render.assets.scanned: {table}: {first}; write it with `maquette assets scan`") from None
+    return {row["sha256"] for row in rows if not row["usable"]}
 
 
 def find(patterns: list[str], root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Path]:

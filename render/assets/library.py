@@ -147,6 +147,7 @@ class Reading:
             self._pool.shutdown(cancel_futures=True)
             self._pool = _pool()
         row = _blank(source, self._root, name, path)
+        row["sha256"] = _kind(source, self._root, path).content(path)
         row["problems"] = [Problem("crashed", True, f"{path.name}: {MENDS['crashed']}")._asdict()]
         return row
 
@@ -160,8 +161,11 @@ def strange(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str
 
 
 def _row(settings: ScanSource, root: Path, name: str, path: Path) -> dict[str, Any]:
-    source = KINDS[settings.source](settings.model_copy(update={"paths": [str(path)]}), root)
-    return examine(source, root, name, path)[0]
+    return examine(_kind(settings, root, path), root, name, path)[0]
+
+
+def _kind(settings: ScanSource, root: Path, path: Path) -> ScanFiles:
+    return KINDS[settings.source](settings.model_copy(update={"paths": [str(path)]}), root)
 
 
 def examine(source: ScanFiles, root: Path, name: str, path: Path) -> tuple[dict[str, Any], Mesh | None]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from manifests.assets import ScanSource, ThumanSource
+from manifests.assets import ThumanSource
 from manifests.errors import AssetError, InputError
-from render.assets.files import Reader, ScanFiles, find
+from render.assets.files import ScanFiles, find
 from render.assets.stand import Custom
 
 NAMES = ("smplx_param.pkl", "smplx_param.json")
@@ -26,10 +26,6 @@ MAX_FIT_BYTES = 4_000_000
 
 class Thuman(ScanFiles):
     """One person per folder of digits; ids are thuman/NNNN."""
-
-    def __init__(self, source: ScanSource, root: Path, reader: Reader | None = None) -> None:
-        self._root = root
-        super().__init__(source, root, reader)
 
     def find(self, root: Path) -> list[tuple[str, Path]]:
         """(id, OBJ) of every scan; the bodies of fits (mesh_smplx.obj) are none. Raises InputError."""
@@ -65,7 +61,7 @@ class Thuman(ScanFiles):
         places = [path.parent]
         given = self.source.fits if isinstance(self.source, ThumanSource) else None
         if given:
-            places.insert(0, self._root / given / path.stem)
+            places.insert(0, self.root / given / path.stem)
         library = path.parent.parent
         for level in (library, library.parent):
             places += sorted(
