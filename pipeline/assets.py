@@ -21,6 +21,10 @@ def scan(
     out: Out = Path("."),
     unit: Annotated[str, typer.Option(help="m, cm, mm or inch, for all; else as declared, or guessed")] = "auto",
     up: Annotated[str, typer.Option(help="x, y, z, -x, -y or -z, for all; else as declared, or guessed")] = "auto",
+    fits: Annotated[
+        Path | None, typer.Option(help="THuman's SMPL-X fits, NNNN/smplx_param.pkl; else looked for")
+    ] = None,
+    missing_colour: Annotated[str, typer.Option(help="skip or grey: assets whose colour is missing")] = "skip",
     licence: Annotated[str | None, typer.Option(help="SPDX id of all assets")] = None,
     consent: Annotated[str | None, typer.Option(help="what the people shown agreed to")] = None,
     redistributable: Annotated[bool, typer.Option(help="pictures made of them may be passed on")] = False,
@@ -30,7 +34,14 @@ def scan(
 
     from render.assets import library
 
-    said: dict[str, Any] = {"unit": unit, "up": up, "licence": licence, "consent": consent}
+    said: dict[str, Any] = {
+        "unit": unit,
+        "up": up,
+        "missing_colour": missing_colour,
+        "licence": licence,
+        "consent": consent,
+    }
+    said["fits"] = None if fits is None else str(fits.resolve())
     settings = {k: v for k, v in said.items() if v is not None} | {"redistributable": redistributable}
     rows = []
     try:

@@ -303,6 +303,8 @@ def test_thuman_without_a_fit_names_the_mend_and_a_fit_is_never_run(tmp_path, ma
     shutil.copytree(made / "smplx", folder / "elsewhere")
     fitted = source_of(settings.model_copy(update={"fits": "elsewhere"}), 0, folder)
     assert 1.6 < fitted.load(fitted.identities()[0][1], RNG).phenotype["height_m"] < 2.0
+    assert not table(folder)["thuman/0525"]["usable"]
+    assert table(folder, fits=str(folder / "elsewhere"))["thuman/0525"]["usable"]
     bad = tmp_path / "smplx_param.pkl"
     for data in (
         pickle.dumps(Path()),

@@ -77,7 +77,8 @@ SCHEMA = pa.schema(
 def sources(root: Path, settings: dict[str, Any], reader: Reader | None = None) -> list[ScanFiles]:
     """The kinds of library found under ``root``, each with its people. Raises InputError for a folder without any scan.
 
-    ``settings``: fields of ScanSource that hold for all, such as unit, licence, consent. ``reader``: see ScanFiles.
+    ``settings``: fields of ScanSource that hold for all, such as unit, licence, consent; and ThumanSource's ``fits``.
+    ``reader``: see ScanFiles.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that holds the scans")
@@ -89,11 +90,12 @@ def sources(root: Path, settings: dict[str, Any], reader: Reader | None = None) 
     if not files and not foreign(root):
         raise InputError(f"{root}: no scan in it ({', '.join(SUFFIXES)}); give the folder that holds the scans")
     found: list[ScanFiles] = []
-    given = {"paths": [str(root)], **settings}
+    # The fits are THuman's alone.
+    given = {"paths": [str(root)], **{k: v for k, v in settings.items() if k != "fits"}}
     if theirs:
         found.append(RenderPeople(RenderPeopleSource(**given), root, reader))
     if scans:
-        found.append(Thuman(ThumanSource(**given), root, reader))
+        found.append(Thuman(ThumanSource(**given, fits=settings.get("fits")), root, reader))
     if rest:
         generic = ScanFiles(FilesSource(**(given | {"paths": [str(p) for p in rest]})), root, reader)
         generic.paths = named("files", rest)
@@ -119,9 +121,9 @@ def scan(root: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 mend = "rename one, or move it out, before a job uses both"
                 row["problems"].append(Problem("same_name", False, what, mend)._asdict())
             yield row
-    plain = FilesSource(**({"paths": [str(root)]} | settings))
+    kept = {k: v for k, v in settings.items() if k != "fits"}
     for name, path in named("files", foreign(root)):
-        yield strange(plain, root, name, path)
+        yield strange(FilesSource(paths=[str(root)], **kept), root, name, path)
 
 
 class Reading:
