@@ -85,6 +85,16 @@ def textured(path: Path, mesh: Mesh) -> Path:
     return obj(path, mesh, mtl=path.with_suffix(".mtl").name)
 
 
+def usd(vertices: np.ndarray, faces: np.ndarray, unit_m: float = 1) -> str:
+    """A USD layer of one mesh, z up; (V, 3) ``vertices`` count units of ``unit_m`` metres, ``faces``: (F, 3)."""
+    points = ", ".join(f"({x}, {y}, {z})" for x, y, z in vertices)
+    return (
+        f'#usda 1.0\n( metersPerUnit = {unit_m}\n upAxis = "Z" )\ndef Mesh "box" {{\n'
+        f"int[] faceVertexCounts = {[3] * len(faces)}\nint[] faceVertexIndices = {faces.ravel().tolist()}\n"
+        f"point3f[] points = [{points}]\n}}\n"
+    )
+
+
 def by_blender(folder: Path, code: str) -> None:
     """Run ``code``, after MAKING, in a Blender of its own with ``folder`` as OUT."""
     done = subprocess.run(
@@ -93,11 +103,15 @@ def by_blender(folder: Path, code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# Both formats from one OBJ. Blender's FBX says centimetres (UnitScaleFactor 1), its USD metres.
+# From one OBJ: Blender's FBX says centimetres (UnitScaleFactor 1) or, told so, metres; its USD what it is told.
 CONVERTED = """
 bpy.ops.wm.obj_import(filepath=OUT + "/source/person.obj")
 bpy.ops.export_scene.fbx(filepath=OUT + "/person_fbx.fbx", path_mode="COPY", embed_textures=True)
+bpy.ops.export_scene.fbx(filepath=OUT + "/person_fbx_m.fbx", path_mode="COPY", embed_textures=True,
+                         apply_scale_options="FBX_SCALE_UNITS")
 bpy.ops.wm.usd_export(filepath=OUT + "/person_usd.usdc", export_textures_mode="NEW")
+bpy.ops.wm.usd_export(filepath=OUT + "/person_usd_cm.usda", export_textures_mode="NEW",
+                      convert_scene_units="CENTIMETERS", convert_orientation=True)
 """
 
 # Two boxes, 0.8 m each, one on the other; three bones; a clip that bows at frame 10; a face key; a loose helper.

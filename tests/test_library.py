@@ -41,8 +41,10 @@ SOURCES = {
     "renderpeople/carla_posed_004": "obj",
     "thuman/0525": "obj",
     "files/person_fbx": "fbx",
+    "files/person_fbx_m": "fbx",
     "files/person_ply": "ply",
     "files/person_usd": "usdc",
+    "files/person_usd_cm": "usda",
 }
 
 
@@ -127,6 +129,8 @@ def test_every_source_stands_upright_in_metres_textured_and_renders(engine, made
     assert units["renderpeople/carla_posed_004"] == ("cm (RenderPeople)", "y (RenderPeople)")
     assert units["thuman/0525"] == ("1.715 m (from the fit)", "y (from the fit)")
     assert units["files/person_fbx"] == ("cm (declared)", "z (declared)")
+    assert units["files/person_fbx_m"] == ("m (declared)", "z (declared)")
+    assert units["files/person_usd_cm"] == ("cm (declared)", "z (declared)")
     assert units["files/person_ply"] == ("m (guessed)", "y (guessed)")
     assert units["files/person_usd"] == ("m (declared)", "z (declared)")
 
@@ -263,6 +267,21 @@ def test_the_command_writes_the_table_and_says_what_is_skipped(tmp_path):
         code, said = runs.maquette(*arguments)
         assert (code, "Traceback" in said) == (2, False)
         assert expected in said
+
+
+def test_a_usd_in_centimetres_is_told_by_its_text_and_by_how_the_importer_scales_it(tmp_path):
+    from render.blender.importer import usd_unit_applied
+
+    box = trimesh.creation.box((40, 30, 170))
+    path = tmp_path / "box.usda"
+    path.write_text(scans.usd(box.vertices, box.faces, 0.01))
+    row = table(tmp_path)["files/box"]
+    assert row["usable"], row
+    assert (row["height_m"], row["unit"]) == (pytest.approx(1.7, abs=1e-4), "cm (declared)")
+    assert usd_unit_applied(path) == pytest.approx(0.01)
+    assert table(tmp_path, unit="inch", height_gate_m=(1, 9))["files/box"]["height_m"] == pytest.approx(
+        170 * 0.0254, abs=1e-3
+    )
 
 
 def test_a_scan_is_imported_once_and_again_when_a_byte_changes(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from render.assets import library, scan
 from render.assets.files import ScanFiles
 from render.groundtruth import embree
 from render.scene import Camera, Lighting, Material, Mesh, PersonMesh
-from tests import runs
+from tests import runs, scans
 from tests.conftest import ROOT
 
 # fx and fy differ, the principal point is off centre, the camera is rolled by 0.4 rad.
@@ -189,16 +190,6 @@ def test_a_scan_may_not_refer_to_what_lies_outside_its_folder(tmp_path):
         scan.read("a", path)
 
 
-def usd(vertices: np.ndarray, faces: np.ndarray) -> str:
-    """A USD layer of one mesh, z up, metres."""
-    points = ", ".join(f"({x}, {y}, {z})" for x, y, z in vertices)
-    return (
-        '#usda 1.0\n( metersPerUnit = 1\n upAxis = "Z" )\ndef Mesh "box" {\n'
-        f"int[] faceVertexCounts = {[3] * len(faces)}\nint[] faceVertexIndices = {faces.ravel().tolist()}\n"
-        f"point3f[] points = [{points}]\n}}\n"
-    )
-
-
 def test_the_sheet_says_what_is_wrong_with_each_scan(gl, tmp_path):
     good = runs.figure(tmp_path / "good.obj")
     giant = trimesh.load(good)
@@ -207,7 +198,7 @@ def test_the_sheet_says_what_is_wrong_with_each_scan(gl, tmp_path):
     (tmp_path / "broken.glb").write_bytes(b"glTF not really")
     (tmp_path / "studio.blend").write_bytes(b"")
     box = trimesh.creation.box((0.4, 0.3, 1.7))
-    (tmp_path / "ascii.usda").write_text(usd(box.vertices, box.faces))
+    (tmp_path / "ascii.usda").write_text(scans.usd(box.vertices, box.faces))
     bare = runs.figure(tmp_path / "bare.obj")
     bare.write_text("mtllib gone.mtl\n" + bare.read_text())
     rows = {r["files"][0]: (r, m) for r, m in sheet.looked(tmp_path)}
@@ -236,6 +227,24 @@ def test_the_sheet_says_what_is_wrong_with_each_scan(gl, tmp_path):
     assert drawn.max() >= picture.shape[0] - 2
     assert abs(np.ptp(drawn) + 1 - 102) <= 2
     assert sheet.library(tmp_path, 60).shape[2] == 3
+
+
+def test_the_sheet_knows_libraries_and_helpers_as_the_scan_does(tmp_path):
+    mesh = figure(tmp_path / "once").mesh
+    mesh.materials[0].base_color_texture = np.dstack([QUARTERS, np.full(QUARTERS.shape[:2], 255, np.uint8)])
+    shutil.rmtree(tmp_path / "once")
+    scans.renderpeople(tmp_path, mesh)
+    scans.thuman(tmp_path, mesh)
+    scans.by_blender(tmp_path, scans.RIGGED)
+    drawn = {row["asset_id"]: row for row, _ in sheet.looked(tmp_path)}
+    scanned = {row["asset_id"]: row for row in library.scan(tmp_path, {})}
+    assert drawn.keys() == scanned.keys() == {"renderpeople/carla_posed_004", "thuman/0525", "files/rigged"}
+    for name, row in scanned.items():
+        assert row["usable"]
+        for field in ("height_m", "triangles", "textures", "bones", "clips", "morphs", "unit", "up", "watertight"):
+            assert drawn[name][field] == row[field], (name, field)
+    helpers = {p["what"] for p in drawn["files/rigged"]["problems"] if p["code"] == "helper_shapes"}
+    assert helpers == {"display_helper left out: no part of the person"}
 
 
 def test_a_machine_without_egl_is_told_what_to_install(monkeypatch):

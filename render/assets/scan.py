@@ -59,6 +59,8 @@ def read(name: str, path: Path) -> Scan:
         for node in sorted(scene.graph.nodes_geometry):
             transform, key = scene.graph[node]
             geometry = scene.geometry[key]
+            if node in scan.helpers:
+                continue
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
                 collected.add(path.stem if str(key) == str(path) else str(key), geometry, transform)
         mesh = collected.mesh()
@@ -85,7 +87,20 @@ def _told(path: Path) -> dict[str, Any]:
         "bones": list(dict.fromkeys(bones)),
         "clips": sorted(str(a.get("name", i)) for i, a in enumerate(tree.get("animations", []))),
         "morphs": sum(len(m["primitives"][0].get("targets", [])) for m in tree.get("meshes", [])),
+        "helpers": sorted(str(n.get("name")) for n in nodes if tree.get("skins") and _helper(tree, n)),
     }
+
+
+def _helper(tree: dict[str, Any], node: dict[str, Any]) -> bool:
+    """Whether a node shows a shape that is there for an animator, as render/blender/importer.py has it: loose and bare."""
+    if (
+        "mesh" not in node
+        or "skin" in node
+        or any(tree["nodes"][c] is node for n in tree["nodes"] for c in n.get("children", []))
+    ):
+        return False
+    pieces = tree["meshes"][node["mesh"]]["primitives"]
+    return not any("material" in p or "COLOR_0" in p["attributes"] for p in pieces)
 
 
 class _Beside(Mapping[str, bytes]):
@@ -158,6 +173,9 @@ class _Collected:
         if visual.kind in ("vertex", "face"):
             return uv, self._keep(visual, Material("colours", (1.0, 1.0, 1.0), vertex_color=True))
         material = getattr(visual, "material", None)
+        # trimesh makes up a picture for uv without a material: one that no file format gave.
+        if getattr(getattr(material, "image", None), "format", "") is None:
+            material = None
         if getattr(visual, "uv", None) is not None and len(visual.uv) == len(geometry.vertices):
             uv = np.asarray(visual.uv, np.float64)[faces]
         if material is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 
 from manifests.errors import AssetError
 from render.blender.engine import captured
@@ -22,6 +23,8 @@ from render.scene import EMPTY, Mesh, Pose, Scan
 
 # What Blender's glTF importer puts here is display help for bones, 2 m wide, and no part of the person.
 HELPER_COLLECTION = "glTF_not_exported"
+USD = (".usd", ".usda", ".usdc", ".usdz")
+TEXT_USD = b"#usda"
 BINARY_FBX = b"Kaydara FBX Binary"
 
 
@@ -36,6 +39,7 @@ def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:
     try:
         with captured() as log:
             try:
+                usd_unit = _usd_unit(path) if path.suffix.lower() in USD else None
                 IMPORTERS[path.suffix.lower()](str(path))
             except (RuntimeError, LookupError, ValueError, AttributeError, TypeError, OSError, struct.error) as error:
                 first = (str(error).strip().splitlines() or ["unknown"])[-1]
@@ -45,7 +49,7 @@ def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:
             strike(asset_id, objects, pose)
             helpers = [o for o in objects if o.type == "MESH" and _helper(o, objects)]
             shown = [o for o in objects if o.type == "MESH" and o not in helpers]
-            scan = Scan(EMPTY, unit_m=_declared(path), helpers=sorted(o.name for o in helpers))
+            scan = Scan(EMPTY, unit_m=usd_unit or _declared(path), helpers=sorted(o.name for o in helpers))
             mesh = _merge(shown, Materials(path, scan), scan.parts)
             scan.joints = joints([o for o in objects if o.type == "ARMATURE"])
         if mesh is None:
@@ -150,7 +154,9 @@ def _read(items: Any, attribute: str, width: int, dtype: Any = np.float32) -> np
 
 
 def _declared(path: Path) -> float | None:
-    """Metres that the file calls one unit, which the importer has applied; None for OBJ and PLY, which say nothing."""
+    """Metres that an FBX or a glTF calls one unit, which the importer has applied; None for OBJ and PLY, which say
+    nothing.
+    """
     kind = path.suffix.lower()
     if kind in (".obj", ".ply"):
         return None
@@ -160,9 +166,6 @@ def _declared(path: Path) -> float | None:
             rb"UnitScaleFactor(?:S....[^\x00-\x08]*?){1,2}S\x00\x00\x00\x00D(.{8})", path.read_bytes(), re.S
         )
         return 0.01 * struct.unpack("<d", found.group(1))[0] if found else 0.01
-    if kind == ".usda":
-        text = re.search(r"metersPerUnit\s*=\s*([\d.eE+-]+)", path.read_text(errors="replace"))
-        return float(text.group(1)) if text else 0.01
     return 1.0
 
 
@@ -176,10 +179,38 @@ def _fbx(path: str) -> None:
         bpy.ops.wm.fbx_import(filepath=path)
 
 
-def _usd(path: str) -> None:
+def _usd_unit(path: Path) -> float | None:
+    """Metres that a USD calls one unit: centimetres unless told."""
+    with path.open("rb") as file:
+        if file.read(len(TEXT_USD)) != TEXT_USD:
+            return usd_unit_applied(path)
+    said = re.search(r"metersPerUnit\s*=\s*([\d.eE+-]+)", path.read_text(errors="replace"))
+    return float(said.group(1)) if said else 0.01
+
+
+def usd_unit_applied(path: Path) -> float | None:
+    """Metres per unit by which the importer scales, where it may and where it may not: binary files do not show it.
+
+    What Blender wrote itself comes back as its own metres, 1.0, whatever unit it was told to write. None without a mesh.
+    """
+    sizes = []
+    for applied in (True, False):
+        before = {kind: set(getattr(bpy.data, kind)) for kind in KINDS}
+        _usd(str(path), apply_unit_conversion_scale=applied)
+        # Bounds are stale until the importer's objects have been evaluated once.
+        bpy.context.view_layer.update()
+        shown = [o for o in bpy.data.objects if o not in before["objects"] and o.type == "MESH"]
+        corners = [o.matrix_world @ Vector(c) for o in shown for c in o.bound_box]
+        sizes.append(float(np.ptp(np.array(corners), axis=0).max()) if corners else 0.0)
+        for kind in KINDS:
+            bpy.data.batch_remove([b for b in getattr(bpy.data, kind) if b not in before[kind]])
+    return float(f"{sizes[0] / sizes[1]:.5g}") if min(sizes) > 0 else None
+
+
+def _usd(path: str, **options: Any) -> None:
     bpy.ops.wm.usd_import(
         filepath=path, import_cameras=False, import_lights=False, create_world_material=False, set_frame_range=False,
-        import_textures_mode="IMPORT_PACK" if path.lower().endswith("z") else "IMPORT_NONE",
+        import_textures_mode="IMPORT_PACK" if path.lower().endswith("z") else "IMPORT_NONE", **options,
     )  # fmt: skip
 
 
@@ -204,5 +235,5 @@ IMPORTERS: dict[str, Any] = {
     ".glb": lambda path: bpy.ops.import_scene.gltf(filepath=path),
     ".gltf": lambda path: bpy.ops.import_scene.gltf(filepath=path),
     ".fbx": _fbx,
-    **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), _usd),
+    **dict.fromkeys(USD, _usd),
 }

@@ -5,7 +5,8 @@ What is not said by a file is decided here, once:
 - alpha that is 1 everywhere is opaque, whatever mode the file declares.
 - alpha cut (glTF MASK): cut at the file's own threshold, in the picture and in geometry alike.
 - alpha blended (glTF BLEND; hair cards): mixed in the picture; geometry is there where alpha passes one half, so that
-  a head of cards is not bald in depth. A blend without a texture is there from one half up, and is then opaque.
+  a head of cards is not bald in depth. A blend without a texture is a lens or a cornea: mixed in the picture, and seen
+  through by geometry unless the job's `transparent` says surface.
 - alpha of formats that declare no mode (OBJ, FBX, USD): cut where the map is nearly two-valued, else blended.
 """
 
@@ -85,13 +86,12 @@ class Materials:
 
     def _alpha(self, made: Material, material: Any, socket: Any) -> None:
         if not socket.is_linked:
-            made.alpha = float(socket.default_value)
-            made.alpha_mode = "blend" if made.alpha < 0.5 else "opaque"
+            _lens(made, float(socket.default_value))
             return
         factor, cut = _math(socket)
         plane = self._plane(socket, self._scan.missing_other)
         if plane is None:
-            made.alpha, made.alpha_mode = factor, "blend" if factor < 0.5 else "opaque"
+            _lens(made, factor)
             return
         made.base_color_texture = _with_alpha(made, plane)
         if plane.min() >= FULL and factor * 255 >= FULL:
@@ -243,6 +243,12 @@ def _tinted(pixels: np.ndarray, factor: tuple[float, ...]) -> np.ndarray:
     light = linear(np.arange(256, dtype=np.uint8))
     tables = [np.rint(srgb(light * f) * 255).astype(np.uint8) for f in factor]
     return np.dstack([*(table[pixels[..., i]] for i, table in enumerate(tables)), pixels[..., 3]])
+
+
+def _lens(made: Material, alpha: float) -> None:
+    """One alpha for all of a material."""
+    made.alpha = alpha
+    made.alpha_mode = "blend" if alpha * 255 < FULL else "opaque"
 
 
 def _with_alpha(made: Material, plane: np.ndarray) -> np.ndarray:
