@@ -46,15 +46,16 @@ class InputError(MaquetteError):
 
 
 class AssetError(MaquetteError):
-    """An asset cannot be used; the run goes on without it."""
+    """An asset cannot be used; the run goes on without it. ``code`` is the reason code of its row in a scan."""
 
-    def __init__(self, asset_id: str, message: str) -> None:
+    def __init__(self, asset_id: str, message: str, code: str = "unreadable") -> None:
         self.asset_id = asset_id
         self.message = message
+        self.code = code
         super().__init__(f"asset {asset_id}: {message}")
 
-    def __reduce__(self) -> tuple[type[AssetError], tuple[str, str]]:
-        return type(self), (self.asset_id, self.message)
+    def __reduce__(self) -> tuple[type[AssetError], tuple[str, str, str]]:
+        return type(self), (self.asset_id, self.message, self.code)
 
 
 class UnitError(AssetError):

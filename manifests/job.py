@@ -8,36 +8,18 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
 from pydantic import Field
 
+from manifests.assets import SOURCE_NAMES, SOURCES, AnnySource, AssetSource
 from manifests.errors import InputError, JobError
-from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, Model, PeoplePrior, Share
+from manifests.model import Model
+from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share
 
 SIDE_RULES = Literal["both", "height", "max_side", "sqrt_area"]
-
-
-class AnnySource(Model):
-    """Parametric people: a pool of `count` identities drawn from Philox(people seed, j)."""
-
-    source: Literal["anny"] = "anny"
-    count: int = Field(12, ge=1, description="identities in the pool")
-
-
-class FilesSource(Model):
-    """Scan files by path: GLB, glTF or OBJ."""
-
-    source: Literal["files"] = "files"
-    paths: list[str] = Field(min_length=1, description="files, folders or globs, relative to the job file")
-    unit: Literal["auto", "m", "cm", "mm", "inch"] = "auto"
-    up: Literal["auto", "x", "y", "z", "-x", "-y", "-z"] = "auto"
-    height_gate_m: tuple[float, float] = (0.4, 2.5)
-    licence: str = Field("LicenseRef-unknown", description="SPDX id")
-    consent: str = "unknown"
-    redistributable: bool = False
 
 
 class SplitShares(Model):
@@ -83,9 +65,7 @@ class RenderStage(Model):
     samples_per_task: int = Field(32, ge=1)
     seed: int = 0
     people_seed: int = 0
-    assets: list[Annotated[AnnySource | FilesSource, Field(discriminator="source")]] = Field(
-        default=[AnnySource()], min_length=1
-    )
+    assets: list[AssetSource] = Field(default=[AnnySource()], min_length=1)
     splits: SplitShares = SplitShares()
     people: PeoplePrior = PeoplePrior()
     framing: FramingShares = FramingShares()
@@ -335,7 +315,7 @@ def _item(node: list[Any], part: str, key: str) -> Any:
 
 def _line(error: Any, tree: dict[str, Any]) -> str:
     """One line for one pydantic error."""
-    loc = [p for p in error["loc"] if p not in ("anny", "files")]
+    loc = [p for p in error["loc"] if p not in SOURCE_NAMES]
     path = ".".join(str(p) for p in loc) or "job"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(loc[-1]), _names_at(loc[:-1]), n=1, cutoff=0.5)
@@ -374,8 +354,8 @@ def _inner(annotation: Any) -> type[Model] | None:
 
 def _names_at(loc: list[Any]) -> list[str]:
     model = _model_at(loc)
-    if model is AnnySource:
-        return sorted({*AnnySource.model_fields, *FilesSource.model_fields})
+    if model in SOURCES:
+        return sorted({name for source in SOURCES for name in source.model_fields})
     return list(model.model_fields) if model else []
 
 

@@ -7,18 +7,14 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
+from manifests.model import Model
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 # Width of the film that 35 mm equivalent focal lengths refer to.
 FULL_FRAME_MM = 36.0
 # A face is looked at from the front more often than a body is: azimuths of the face framing are halved.
 FACE_AZIMUTH = 0.5
-
-
-class Model(pydantic.BaseModel):
-    """Base of every section of a job: unknown keys are errors, values do not change after reading."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class PeoplePrior(Model):

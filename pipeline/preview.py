@@ -11,11 +11,10 @@ import numpy as np
 
 from manifests import codecs, plan, view
 from manifests.errors import AssetError, InputError, JobError, SampleRejected, StorageError
-from manifests.job import FilesSource, Job, RenderStage
+from manifests.job import Job
 from pipeline.progress import console
-from render.assets import Source, source_of
-from render.assets.files import ScanFiles
-from render.assets.scan import read_mesh
+from render.assets import source_of
+from render.assets.scan import quick
 from render.groundtruth.embree import region
 from render.raster import Raster
 from render.sheet import Tile, grid
@@ -37,7 +36,7 @@ def preview(job: Job, root: Path, count: int) -> Path:
     if count < 1:
         raise InputError(f"--count {count}: expected 1 or more")
     identities, _ = pool(stage, root)
-    sources = [_source(stage, i, root) for i in range(len(stage.assets))]
+    sources = [source_of(settings, stage.people_seed, root, quick) for settings in stage.assets]
     folder = job.folder.resolve() / "preview"
     tiles: list[Tile] = []
     seconds: list[float] = []
@@ -81,13 +80,6 @@ def write(path: Path, picture: np.ndarray) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}; free space or choose another place") from None
-
-
-def _source(stage: RenderStage, i: int, root: Path) -> Source:
-    settings = stage.assets[i]
-    if isinstance(settings, FilesSource):
-        return ScanFiles(settings, root, read_mesh)
-    return source_of(settings, stage.people_seed, root)
 
 
 def _cleared(folder: Path) -> None:

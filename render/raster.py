@@ -7,6 +7,7 @@ dataset. Legend: H rows, W columns, F triangles, C = 3 F corners.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import os
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 from manifests.errors import InputError
 from manifests.frames import opengl_from_opencv, to_camera
 from render import lighting
-from render.scene import Camera, Material, PersonMesh, Scene
+from render.scene import UNSEEN_ALPHA, Camera, Material, PersonMesh, Scene
 
 SHADERS = Path(__file__).parent / "shaders"
 # Soname -> Debian/Ubuntu package; without the last of them EGL finds no driver on a machine without a GPU.
@@ -28,8 +29,6 @@ LIBRARIES = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1"}
 PACKAGES = "libegl1 libgl1 libgl1-mesa-dri"
 # A preview is about 500 px high: finer textures cost more to upload than all the rest of a view.
 MAX_TEXTURE_PX = 512
-# A blended layer thinner than this writes no depth, so that what lies behind a strand card's empty part shows.
-BLEND_CUTOFF = 0.04
 NEAR_M = 0.01
 
 # (C, 3) unit world normals -> (C, 3) linear light, in which a surface of base colour 1 shows as 1.
@@ -96,13 +95,20 @@ class Raster:
         primitives = []
         for k in np.unique(mesh.material_index):
             mine, material = mesh.material_index == k, mesh.materials[k]
+            seen = shade[mine]
+            if material.vertex_color and mesh.corner_colors is not None:
+                # Light and colour multiply: a corner carries their product, and its material is then white.
+                seen, material = (
+                    seen * mesh.corner_colors[mine],
+                    dataclasses.replace(material, base_color=(1.0, 1.0, 1.0)),
+                )
             textured = material.base_color_texture is not None and mesh.uv is not None
             uv = mesh.uv[mine].reshape(-1, 2) if textured and mesh.uv is not None else None
             primitives.append(
                 self._gl.Primitive(
                     positions=opengl_from_opencv(corners[mine].reshape(-1, 3)),
                     texcoord_0=uv,
-                    color_0=np.concatenate([shade[mine].reshape(-1, 3), np.ones((3 * mine.sum(), 1))], axis=1),
+                    color_0=np.concatenate([seen.reshape(-1, 3), np.ones((3 * mine.sum(), 1))], axis=1),
                     material=self._surface(material, kept),
                 )
             )
@@ -117,7 +123,8 @@ class Raster:
                 kept[id(pixels)] = self._textures.get(id(pixels)) or (pixels, self._texture(pixels))
             texture = kept[id(pixels)][1]
         blended = material.alpha_mode == "blend"
-        cutoff = {"cutout": material.alpha_threshold, "blend": BLEND_CUTOFF}.get(material.alpha_mode, 0.0)
+        # What is not drawn writes no depth, so that what lies behind a strand card's empty part shows.
+        cutoff = {"cutout": material.alpha_threshold, "blend": UNSEEN_ALPHA}.get(material.alpha_mode, 0.0)
         return self._gl.MetallicRoughnessMaterial(
             baseColorFactor=[*material.base_color, material.alpha if blended else 1.0],
             baseColorTexture=texture,

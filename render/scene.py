@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+# A blended layer thinner than this shows so little that no engine counts it as a surface.
+UNSEEN_ALPHA = 0.04
+
 
 @dataclasses.dataclass
 class Material:
@@ -24,8 +27,12 @@ class Material:
     metallic: float = 0.0
     subsurface: float = 0.0
     specular: float = 0.5
-    # "opaque", "cutout" (the texture's alpha against alpha_threshold) or "blend" (colour only: the ray casts see
-    # through it).
+    # The mesh's corner_colors are the colour, where there is no texture.
+    vertex_color: bool = False
+    # "opaque"; "cutout": nothing is there where the texture's alpha is at most alpha_threshold; "blend": the picture mixes
+    # by alpha, and geometry is there where texture alpha times alpha is above alpha_threshold. A blended surface without
+    # a texture is not there for geometry: a cornea, a lens. A job whose `transparent` is "surface" moves both limits for
+    # blends to UNSEEN_ALPHA.
     alpha_mode: str = "opaque"
     alpha: float = 1.0
     alpha_threshold: float = 0.5
@@ -40,7 +47,10 @@ class Mesh:
     ``vertices``: (V, 3) float32 world metres. ``faces``: (F, 3) int32. ``corner_normals``: (F, 3, 3) float32 unit,
     world.
     ``uv``: (F, 3, 2) float32 or None, v up (Blender's). ``material_index``: (F,) int32 into ``materials``.
-    ``part``: (F,) uint8 Sapiens2 class per face, or None.
+    ``part``: (F,) uint8 Sapiens2 class per face, or None. ``corner_colors``: (F, 3, 3) float32 linear RGB, or None.
+
+    Every triangle has two sides, whatever its file says of double-sided cloth: both engines see it from behind, and its
+    normal is then turned to the camera.
     """
 
     vertices: np.ndarray
@@ -50,6 +60,51 @@ class Mesh:
     materials: list[Material]
     uv: np.ndarray | None = None
     part: np.ndarray | None = None
+    corner_colors: np.ndarray | None = None
+
+
+EMPTY = Mesh(
+    np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3, 3), np.float32), np.zeros(0, np.int32), []
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """How a rigged file is to stand: a frame of a clip, then bones turned by degrees about their own x, y, z axes.
+
+    The empty pose is the file as its importer leaves it, at frame 1.
+    """
+
+    clip: str | None = None
+    frame: int = 1
+    bones: tuple[tuple[str, tuple[float, float, float]], ...] = ()
+
+
+@dataclasses.dataclass
+class Scan:
+    """One scan file as imported: triangles of all visible geometry, posed, and what was found on the way.
+
+    ``mesh``: z up and metres where the file declares them, else the file's own axes and numbers. ``unit_m``: metres that
+    the file calls one unit, already applied; None where it says nothing of unit or axis. ``helpers``: names of shapes
+    left out. ``missing_colour``, ``missing_other``: files named and not to be found: of base colour, of all else.
+    ``found``: textures found by file name elsewhere in the asset's folder. ``bare``: parts without a material, drawn
+    grey. ``bones``, ``clips``: names. ``morphs``: count. ``joints``: bone -> [head, tail] as posed, each [x, y, z] in the
+    mesh's numbers. ``parts``: [name, first vertex, vertices] of every part of the mesh, in its order. The last two are
+    empty where the reader does not pose.
+    """
+
+    mesh: Mesh
+    unit_m: float | None = None
+    helpers: list[str] = dataclasses.field(default_factory=list)
+    missing_colour: list[str] = dataclasses.field(default_factory=list)
+    missing_other: list[str] = dataclasses.field(default_factory=list)
+    found: list[str] = dataclasses.field(default_factory=list)
+    bare: list[str] = dataclasses.field(default_factory=list)
+    bones: list[str] = dataclasses.field(default_factory=list)
+    clips: list[str] = dataclasses.field(default_factory=list)
+    morphs: int = 0
+    joints: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+    parts: list[list[Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

@@ -8,22 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import trimesh
 from PIL import Image, ImageDraw, ImageFont
 
-from manifests.errors import AssetError, InputError
+from manifests.assets import FilesSource
 from manifests.frames import look_at
-from manifests.job import FilesSource
-from render.assets import scan
-from render.assets.files import asset_id, stand
-from render.assets.repair import repair
+from render.assets import library as scans
+from render.assets.files import named
+from render.assets.scan import SUFFIXES, quick
 from render.raster import Raster, over, studio
 from render.scene import Camera, Mesh, PersonMesh
 
-# Formats people keep scans in that trimesh cannot read: named on the sheet rather than passed over.
-FOREIGN = (".fbx", ".blend", ".usd", ".usdz", ".abc", ".dae", ".ma", ".max")
 PAPER, INK, FAINT, CLAY = (250, 249, 246), (40, 38, 35), (222, 218, 210), (176, 74, 42)
 FONT_PX, LINE_PX, PAD_PX = 12, 15, 8
 RULE_M = 0.5
@@ -42,22 +39,10 @@ class Tile:
     alarm: bool = False
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Every scan below ``folder``, by name, formats that cannot be read included. Raises InputError."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a folder of scans")
-    known = (*scan.SUFFIXES, *FOREIGN)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known and p.is_file())
-    if not files:
-        raise InputError(f"{folder}: no scan in it (looked for {', '.join(known)})")
-    return files
-
-
 def library(folder: Path, pixels_per_m: int = 200) -> np.ndarray:
     """A sheet of every scan below ``folder``. Raises InputError."""
-    files = files_of(folder)
     raster = Raster()
-    tiles = [asset_tile(path, raster, pixels_per_m) for path in files]
+    tiles = [asset_tile(row, mesh, raster, pixels_per_m) for row, mesh in looked(folder)]
     heights = [_rows(t.picture) for t in tiles if t.picture is not None]
     tall = max(heights, default=pixels_per_m) + PAD_PX
     for tile in tiles:
@@ -66,41 +51,42 @@ def library(folder: Path, pixels_per_m: int = 200) -> np.ndarray:
     return grid(tiles, tall, tiles_width(tiles), pixels_per_m)
 
 
+def looked(folder: Path) -> Iterator[tuple[dict[str, Any], Mesh | None]]:
+    """Each scan below ``folder``: its row of library.SCHEMA, and its mesh where it can be drawn. Raises InputError.
+
+    trimesh reads what it can; the rest is first read by Blender in a process of its own, then taken from the cache.
+    """
+    found = [(s, name, path) for s in scans.sources(folder, {}, quick) for name, path in s.paths]
+    with scans.Reading(folder) as reading:
+        for source, name, path in found:
+            if path.suffix.lower() in SUFFIXES:
+                yield scans.examine(source, folder, name, path)
+                continue
+            row = reading.row(source.source, name, path)
+            yield (row, None) if row["bounds_m"] is None else scans.examine(source, folder, name, path)
+    plain = FilesSource(paths=[str(folder)])
+    for name, path in named("files", scans.foreign(folder)):
+        yield scans.strange(plain, folder, name, path), None
+
+
 def tiles_width(tiles: list[Tile]) -> int:
     """Columns of the widest picture, or room for words."""
     return max(150, *(t.picture.shape[1] for t in tiles if t.picture is not None), 0)
 
 
-def asset_tile(path: Path, raster: Raster, pixels_per_m: int) -> Tile:
-    """One scan as it would stand in a scene, its findings in words; an empty tile with the reason when unreadable."""
-    name = asset_id(path)
-    if path.suffix.lower() in FOREIGN:
-        return Tile(None, [path.name, f"{path.suffix[1:].upper()} cannot be read here; export it as GLB"], True)
-    source = FilesSource(paths=["."])
-    low, high = source.height_gate_m
-    try:
-        mesh, words = scan.read(name, path)
-        # The gate is opened here and its verdict put in words: what is 17 m tall is to be seen.
-        mesh, said = stand(name, path, mesh, source.model_copy(update={"height_gate_m": (0.0, float("inf"))}))
-    except AssetError as error:
-        return Tile(None, [path.name, error.message], True)
-    height = float(np.ptp(mesh.vertices[:, 2]))
-    facts = f"{height:.2f} m, {len(mesh.faces):,} faces"
-    problems = [f"{what} {said[what]}" for what in ("unit", "up") if "guessed" in said[what]]
-    problems += words + findings(mesh)
-    alarm = not low <= height <= high
-    if alarm:
-        problems.insert(0, f"height outside {low:g}-{high:g} m: not drawn to scale")
+def asset_tile(row: dict[str, Any], mesh: Mesh | None, raster: Raster, pixels_per_m: int) -> Tile:
+    """One scan as it would stand in a scene, the problems of its row in words; empty where it could not be read."""
+    words = [row["files"][0], *(p["what"] for p in row["problems"])]
+    if mesh is None:
+        return Tile(None, words, True)
+    height = row["height_m"]
+    facts = f"{height:.2f} m, {len(mesh.faces):,} faces" + (", rigged: as modelled" if row["bones"] else "")
+    words.insert(1, facts)
+    if any(p["code"] == "height" for p in row["problems"]):
+        # What is 17 m tall is to be seen all the same.
+        words.insert(2, "not drawn to scale")
         mesh = dataclasses.replace(mesh, vertices=mesh.vertices * np.float32(1.7 / max(height, 1e-9)))
-    return Tile(draw(mesh, raster, pixels_per_m), [path.name, facts, *problems], alarm)
-
-
-def findings(mesh: Mesh) -> list[str]:
-    """What is wrong with the triangles and surfaces, in words."""
-    _, changes = repair(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False))
-    words = [str(c).replace("holes filled", "holes").replace("hole filled", "hole") for c in changes if c.done]
-    plain = all(m.base_color_texture is None for m in mesh.materials)
-    return [*words, *(["no texture"] if plain else [])]
+    return Tile(draw(mesh, raster, pixels_per_m), words, not row["usable"])
 
 
 def draw(mesh: Mesh, raster: Raster, pixels_per_m: int) -> np.ndarray:

@@ -17,3 +17,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared test files at {folder}; set MAQUETTE_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans that tests import are kept apart from the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["MAQUETTE_CACHE"] = str(folder)
+    return folder

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import trimesh
 
+from manifests.assets import FilesSource
 from manifests.errors import AssetError, InputError, UnitError
-from manifests.job import FilesSource, RenderStage
+from manifests.job import RenderStage
 from manifests.plan import render_tasks
 from manifests.seeds import generator
-from render.assets.files import ScanFiles, content_sha256, references
+from render.assets.files import ScanFiles
+from render.assets.references import content_sha256, references
 from tests import runs
 
 pytestmark = pytest.mark.engine
@@ -98,7 +100,6 @@ def test_a_broken_file_is_an_asset_error_without_a_traceback(tmp_path):
 
 
 def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_path):
-    from render.assets import source_of
     from render.stage import Renderer, pool
 
     folder = shared / "assets/people"
@@ -112,14 +113,14 @@ def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_pat
     identities, inputs = pool(stage, tmp_path)
     assert [i.identity_id for i in identities] == ["files/cristine", "files/jay", "files/maya"]
     assert len(inputs) > 3
-    renderer, source = Renderer(stage, tmp_path, 1), source_of(stage.assets[0], 0, tmp_path)
+    renderer = Renderer(stage, tmp_path, 1)
     seen = set()
     for task in render_tasks(stage, "0" * 64, identities):
         for spec in task.samples:
             sample = renderer.render(spec)
             seen.add(spec.framing)
             assert sample.agreement["opaque"] >= 0.999
-            height = source.load(spec.identities[0].key, RNG).phenotype["height_m"]
+            height = sample.people[0].phenotype["height_m"]
             assert 1.6 < height < 2.0
             assert sample.image.shape == (512, 384, 3)
             assert (sample.mask > 0).mean() > 0.05

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from manifests import frames
-from manifests.job import AnnySource, Engine, FilesSource
+from manifests.assets import AnnySource, FilesSource
+from manifests.job import Engine
 from manifests.priors import CameraPrior, PeoplePrior
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from manifests.job import AnnySource
+from manifests.assets import AnnySource
 from manifests.priors import CameraPrior
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +15,15 @@ import trimesh
 from PIL import Image
 
 from manifests import frames
+from manifests.assets import FilesSource
 from manifests.errors import AssetError, InputError
-from manifests.job import FilesSource
 from manifests.seeds import generator
 from render import lighting, raster, sheet
-from render.assets import scan
+from render.assets import library, scan
 from render.assets.files import ScanFiles
 from render.groundtruth import embree
 from render.scene import Camera, Lighting, Material, Mesh, PersonMesh
-from tests import runs
+from tests import runs, scans
 from tests.conftest import ROOT
 
 # fx and fy differ, the principal point is off centre, the camera is rolled by 0.4 rad.
@@ -62,7 +63,7 @@ def wall(y: float = 0.0, **material) -> PersonMesh:
 
 def figure(folder: Path) -> PersonMesh:
     path = runs.figure(folder / "figure.obj")
-    source = ScanFiles(FilesSource(paths=[path.name], unit="m", up="y"), folder, scan.read_mesh)
+    source = ScanFiles(FilesSource(paths=[path.name], unit="m", up="y"), folder, scan.quick)
     return source.load(source.identities()[0][1], generator(0))
 
 
@@ -80,7 +81,7 @@ def test_silhouette_and_depth_agree_with_embree(gl, tmp_path):
 
 def test_real_characters_agree_with_embree(gl, shared):
     folder = shared / "assets/people"
-    source = ScanFiles(FilesSource(paths=[str(folder)]), folder, scan.read_mesh)
+    source = ScanFiles(FilesSource(paths=[str(folder)]), folder, scan.quick)
     for _, key, _ in source.identities():
         person = source.load(key, generator(0))
         assert 1.6 < person.phenotype["height_m"] < 2.0
@@ -102,9 +103,9 @@ def test_a_texture_in_a_file_is_upright(gl, tmp_path):
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(QUARTERS))
     square.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], material)
     square.export(tmp_path / "wall.glb")
-    mesh, notes = scan.read("wall", tmp_path / "wall.glb")
-    assert notes == []
-    rgba, _ = gl.layers([PersonMesh("wall", mesh, {}, {})], FRONT, white)
+    read = scan.read("wall", tmp_path / "wall.glb")
+    assert read.missing_colour == read.bare == []
+    rgba, _ = gl.layers([PersonMesh("wall", read.mesh, {}, {})], FRONT, white)
     for (y, x), colour in zip([(25, 25), (25, 75), (75, 25), (75, 75)], QUARTERS[::63, ::63].reshape(-1, 3)):
         assert np.abs(rgba[y, x, :3].astype(int) - colour).max() <= 2
 
@@ -167,7 +168,7 @@ def test_vertex_colours_of_a_ply_are_shown(gl, tmp_path):
     box = trimesh.creation.box((0.8, 0.8, 0.8)).apply_translation([0, 0, 1])
     box.visual.vertex_colors = np.tile(np.uint8([200, 60, 30, 255]), (8, 1))
     box.export(tmp_path / "box.ply")
-    mesh, _ = scan.read("box", tmp_path / "box.ply")
+    mesh = scan.read("box", tmp_path / "box.ply").mesh
     rgba, _ = gl.layers([PersonMesh("box", mesh, {}, {})], FRONT, white)
     assert np.abs(rgba[50, 50, :3].astype(int) - [200, 60, 30]).max() <= 1
 
@@ -195,19 +196,30 @@ def test_the_sheet_says_what_is_wrong_with_each_scan(gl, tmp_path):
     giant.apply_scale(10)
     giant.export(tmp_path / "giant.glb")
     (tmp_path / "broken.glb").write_bytes(b"glTF not really")
-    (tmp_path / "studio.fbx").write_bytes(b"")
+    (tmp_path / "studio.blend").write_bytes(b"")
+    box = trimesh.creation.box((0.4, 0.3, 1.7))
+    (tmp_path / "ascii.usda").write_text(scans.usd(box.vertices, box.faces))
     bare = runs.figure(tmp_path / "bare.obj")
     bare.write_text("mtllib gone.mtl\n" + bare.read_text())
-    tiles = {p.name: sheet.asset_tile(p, gl, 60) for p in sheet.files_of(tmp_path)}
+    rows = {r["files"][0]: (r, m) for r, m in sheet.looked(tmp_path)}
+    tiles = {name: sheet.asset_tile(row, mesh, gl, 60) for name, (row, mesh) in rows.items()}
     said = {name: "; ".join(tile.words) for name, tile in tiles.items()}
     assert "1.70 m" in said["good.obj"]
-    assert "unit m (guessed)" in said["good.obj"]
+    assert "m guessed from the height" in said["good.obj"]
     assert "no texture" in said["good.obj"]
-    assert "height outside 0.4-2.5 m" in said["giant.glb"]
+    # One source of truth: what the sheet says are the problems of the scan's rows.
+    scanned = {row["files"][0]: row for row in library.scan(tmp_path, {})}
+    assert scanned.keys() == rows.keys()
+    for name in ("good.obj", "giant.glb", "bare.obj", "ascii.usda", "studio.blend"):
+        assert scanned[name]["problems"] == rows[name][0]["problems"]
+        assert scanned[name]["height_m"] == pytest.approx(rows[name][0]["height_m"], abs=1e-4)
+    assert "outside 0.4-2.5 m" in said["giant.glb"]
+    assert "not drawn to scale" in said["giant.glb"]
     assert tiles["giant.glb"].alarm
     assert "cannot read it" in said["broken.glb"]
     assert tiles["broken.glb"].picture is None
-    assert "export it as GLB" in said["studio.fbx"]
+    assert "BLEND is not read" in said["studio.blend"]
+    assert tiles["ascii.usda"].picture is not None
     assert "gone.mtl is missing" in said["bare.obj"]
     # Feet on the lowest row, 1.7 m at 60 px a metre.
     picture = tiles["good.obj"].picture.astype(int)
@@ -215,6 +227,24 @@ def test_the_sheet_says_what_is_wrong_with_each_scan(gl, tmp_path):
     assert drawn.max() >= picture.shape[0] - 2
     assert abs(np.ptp(drawn) + 1 - 102) <= 2
     assert sheet.library(tmp_path, 60).shape[2] == 3
+
+
+def test_the_sheet_knows_libraries_and_helpers_as_the_scan_does(tmp_path):
+    mesh = figure(tmp_path / "once").mesh
+    mesh.materials[0].base_color_texture = np.dstack([QUARTERS, np.full(QUARTERS.shape[:2], 255, np.uint8)])
+    shutil.rmtree(tmp_path / "once")
+    scans.renderpeople(tmp_path, mesh)
+    scans.thuman(tmp_path, mesh)
+    scans.by_blender(tmp_path, scans.RIGGED)
+    drawn = {row["asset_id"]: row for row, _ in sheet.looked(tmp_path)}
+    scanned = {row["asset_id"]: row for row in library.scan(tmp_path, {})}
+    assert drawn.keys() == scanned.keys() == {"renderpeople/carla_posed_004", "thuman/0525", "files/rigged"}
+    for name, row in scanned.items():
+        assert row["usable"]
+        for field in ("height_m", "triangles", "textures", "bones", "clips", "morphs", "unit", "up", "watertight"):
+            assert drawn[name][field] == row[field], (name, field)
+    helpers = {p["what"] for p in drawn["files/rigged"]["problems"] if p["code"] == "helper_shapes"}
+    assert helpers == {"display_helper left out: no part of the person"}
 
 
 def test_a_machine_without_egl_is_told_what_to_install(monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from manifests.job import AnnySource, FilesSource
+from manifests.assets import AnnySource, ScanSource
 from render.scene import PersonMesh
 
 
@@ -22,21 +22,41 @@ class Source(Protocol):
         """One person at the origin: feet on z = 0, facing -y, metres; the pose is drawn from ``rng``."""
 
 
-def source_of(settings: AnnySource | FilesSource, people_seed: int, root: Path) -> Source:
-    """The source behind ``settings``; heavy libraries load with the first person, not here."""
-    return SOURCES[settings.source](settings, people_seed, root)
+def source_of(settings: AnnySource | ScanSource, people_seed: int, root: Path, reader: Any = None) -> Source:
+    """The source behind ``settings``; heavy libraries load with the first person, not here.
+
+    ``reader``: files.Reader for scans, instead of Blender's.
+    """
+    return SOURCES[settings.source](settings, people_seed, root, reader)
 
 
-def _anny(settings: Any, people_seed: int, root: Path) -> Source:
+def _anny(settings: Any, people_seed: int, root: Path, reader: Any) -> Source:
     from render.assets.anny import AnnyPeople
 
     return AnnyPeople(settings, people_seed)
 
 
-def _files(settings: Any, people_seed: int, root: Path) -> Source:
+def _files(settings: Any, people_seed: int, root: Path, reader: Any) -> Source:
     from render.assets.files import ScanFiles
 
-    return ScanFiles(settings, root)
+    return ScanFiles(settings, root, reader)
 
 
-SOURCES: dict[str, Callable[[Any, int, Path], Source]] = {"anny": _anny, "files": _files}
+def _renderpeople(settings: Any, people_seed: int, root: Path, reader: Any) -> Source:
+    from render.assets.renderpeople import RenderPeople
+
+    return RenderPeople(settings, root, reader)
+
+
+def _thuman(settings: Any, people_seed: int, root: Path, reader: Any) -> Source:
+    from render.assets.thuman import Thuman
+
+    return Thuman(settings, root, reader)
+
+
+SOURCES: dict[str, Callable[[Any, int, Path, Any], Source]] = {
+    "anny": _anny,
+    "files": _files,
+    "renderpeople": _renderpeople,
+    "thuman": _thuman,
+}

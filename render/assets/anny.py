@@ -8,7 +8,7 @@ import importlib.metadata
 
 import numpy as np
 
-from manifests.job import AnnySource
+from manifests.assets import AnnySource
 from manifests.seeds import generator
 from render.people.body import Body
 from render.people.identity import Look, draw_look

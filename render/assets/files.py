@@ -2,60 +2,110 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import json
-import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
+import pyarrow as pa
 
-from manifests.errors import AssetError, InputError, UnitError
-from manifests.job import FilesSource
-from render.scene import Mesh, PersonMesh
+from manifests.assets import FilesSource, ScanSource
+from manifests.errors import AssetError, InputError, TextureError, UnitError
+from render.assets import cache, keypoints
+from render.assets.colour import dressed
+from render.assets.defects import barring
+from render.assets.references import content_sha256, lost, refuse_outside
+from render.assets.stand import Custom, Standing, stand
+from render.scene import Mesh, PersonMesh, Pose, Scan
 
-SUFFIXES = (".glb", ".gltf", ".obj")
-METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254}
-ADULT_M = (1.4, 2.1)
+SUFFIXES = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".usd", ".usda", ".usdc", ".usdz")
+ERRORS = {"height": UnitError, "missing_texture": TextureError}
 # Where faces, chins and hips are, as shares of the height of a standing adult (drawing canon: eight heads).
 CHIN, HIPS = 0.87, 0.53
 
 
-class ScanFiles:
-    """GLB, glTF and OBJ files; each is read once per process and kept while memory lasts (the last four)."""
+# (asset id, file, pose) -> what is in the file.
+Reader = Callable[[str, Path, Pose], Scan]
 
-    def __init__(self, source: FilesSource, root: Path, read_mesh: Callable[[str, Path], Mesh] | None = None) -> None:
-        """``read_mesh(asset id, path)`` reads a file instead of Blender: previews have a reader that starts none."""
-        self._source = source
-        self._read_mesh = read_mesh or _by_blender
-        self._files = {str(p): p for p in find(source.paths, root)}
+
+class ScanFiles:
+    """Scans in any of SUFFIXES; each is imported once per node (cache.py) and the last four stay in memory.
+
+    Other libraries change what is theirs: ``find``, ``custom`` and ``colour``.
+    """
+
+    def __init__(self, source: ScanSource, root: Path, reader: Reader | None = None) -> None:
+        """``reader`` reads files instead of Blender: previews have one that starts none."""
+        self.source, self.root = source, root
+        self.reader = reader or imported
+        self.paths = self.find(root)
+        self._ids = {str(path): name for name, path in self.paths}
         self._load = functools.lru_cache(maxsize=4)(self._read)
 
     def identities(self) -> list[tuple[str, str, str]]:
-        """(id, path, sha256 over the file and every file it refers to)."""
-        return [(asset_id(path), key, content_sha256(path)) for key, path in self._files.items()]
+        """(id, path, sha256 over the file and every file it refers to), without those that a scan barred.
+
+        Raises InputError.
+        """
+        found = [(name, str(path), self.content(path)) for name, path in self.paths]
+        if self.source.scanned is None:
+            return found
+        out = barred(self.root / self.source.scanned)
+        left = [one for one in found if one[2] not in out]
+        if not left:
+            raise InputError(
+                f"render.assets.scanned: {self.source.scanned} bars all {len(found)} assets; mend one, scan again"
+            )
+        return left
 
     def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
-        """The scan as it stands; ``rng`` is not used. Raises AssetError, UnitError."""
+        """The scan as it stands; ``rng`` is not used. Raises AssetError, UnitError, TextureError."""
         return self._load(key)
 
+    def find(self, root: Path) -> list[tuple[str, Path]]:
+        """(id, file) of every person. Raises InputError."""
+        return named("files", list(find(self.source.paths, root)))
+
+    def custom(self, name: str, path: Path) -> Custom:
+        """What this kind of library knows where neither file nor job says. Raises AssetError."""
+        return Custom()
+
+    def colour(self, path: Path) -> Path | None:
+        """The picture that this kind of library keeps of a person's colour, for meshes that lost their material."""
+        return None
+
+    def extras(self, path: Path) -> list[Path]:
+        """Files beside ``path`` that it does not name and that make the person what it is."""
+        return [f for f in (self.colour(path), keypoints.file_of(path)) if f is not None]
+
+    def content(self, path: Path) -> str:
+        """sha256, 64 hex digits and as many for each of ``extras``, of everything that makes this person."""
+        return "".join(content_sha256(f) for f in (path, *self.extras(path)))
+
+    def scan(self, name: str, path: Path) -> Scan:
+        """The file as read, its losses made good where the library's own habits allow. Raises AssetError."""
+        scan = self.reader(name, path, _pose(self.source))
+        colours, others = lost(path)
+        scan.missing_colour = list(dict.fromkeys([*scan.missing_colour, *colours]))
+        scan.missing_other = list(dict.fromkeys([*scan.missing_other, *others]))
+        colour = self.colour(path)
+        return scan if colour is None else dressed(name, scan, colour)
+
+    def standing(self, name: str, path: Path, scan: Scan) -> tuple[Mesh, Standing]:
+        """``scan`` upright and in metres, whatever its height. Raises AssetError."""
+        return stand(scan, self.source, self.custom(name, path))
+
     def _read(self, key: str) -> PersonMesh:
-        path = self._files[key]
-        name = asset_id(path)
-        for reference in references(path):
-            if not reference.resolve().is_relative_to(path.parent.resolve()):
-                raise AssetError(
-                    name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it"
-                )
-        mesh = self._read_mesh(name, path)
-        mesh, said = stand(name, path, mesh, self._source)
-        height = float(mesh.vertices[:, 2].max())
+        path, name = Path(key), self._ids[key]
+        scan = self.scan(name, path)
+        mesh, standing = self.standing(name, path, scan)
+        for problem in barring(scan, mesh, standing, self.source):
+            raise ERRORS.get(problem.code, AssetError)(name, problem.text, problem.code)
         middle = (mesh.vertices.min(0) + mesh.vertices.max(0))[:2] / 2
-        at = lambda share: np.array([*middle, share * height])  # noqa: E731
+        at = lambda share: np.array([*middle, share * standing.height_m])  # noqa: E731
+        marked = keypoints.load(name, path, scan)
+        heads = standing.place(np.array([joint[0] for joint in scan.joints.values()]).reshape(-1, 3))
         return PersonMesh(
             identity_id=name,
             mesh=mesh,
@@ -63,138 +113,71 @@ class ScanFiles:
             rights={
                 "id": name,
                 "source": path.name,
-                "licence": self._source.licence,
-                "consent": self._source.consent,
-                "redistributable": self._source.redistributable,
+                "licence": self.source.licence,
+                "consent": self.source.consent,
+                "redistributable": self.source.redistributable,
             },
-            phenotype={"height_m": round(height, 4), **said},
+            keypoints=None if marked is None else standing.place(marked[1]),
+            keypoint_set=None if marked is None else marked[0],
+            bones=dict(zip(scan.joints, np.round(heads, 6).tolist())) or None,
+            phenotype={"height_m": standing.height_m, "unit": standing.unit, "up": standing.up},
         )
 
 
-def _by_blender(name: str, path: Path) -> Mesh:
-    from render.blender.importer import import_file
+def imported(name: str, path: Path, pose: Pose) -> Scan:
+    """The file as Blender imports it, from the cache where it is there. Raises AssetError."""
+    refuse_outside(name, path)
+    key = cache.key_of(content_sha256(path), path.suffix, pose)
+    scan = cache.load(key)
+    if scan is None:
+        from render.blender.importer import import_file
 
-    return import_file(name, path)
+        scan = import_file(name, path, pose)
+        cache.store(key, scan)
+    return scan
 
 
-def find(patterns: list[str], root: Path) -> Iterator[Path]:
+def _pose(source: ScanSource) -> Pose:
+    if not isinstance(source, FilesSource):
+        return Pose()
+    frame = source.frame if source.clip is not None else 1
+    return Pose(source.clip, frame, tuple(sorted(source.bones.items())))
+
+
+def barred(table: Path) -> set[str]:
+    """The hashes of the assets that an assets.arrow marks as not usable. Raises InputError."""
+    try:
+        with pa.OSFile(str(table)) as file:
+            rows = pa.ipc.open_stream(file).read_all().select(["sha256", "usable"]).to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"render.assets.scanned: {table}: {first}; write it with `maquette assets scan`") from None
+    return {row["sha256"] for row in rows if not row["usable"]}
+
+
+def find(patterns: list[str], root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Path]:
     """Files behind paths, folders and globs, sorted, each once. Raises InputError for one that matches nothing."""
     seen: set[Path] = set()
     for pattern in patterns:
         given = root / pattern
         if given.is_dir():
-            matches = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES)
+            matches = sorted(p for p in given.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
         elif given.is_file():
             matches = [given]
         else:
             base = Path(given.anchor)
-            matches = sorted(p for p in base.glob(str(given.relative_to(base))) if p.suffix.lower() in SUFFIXES)
+            matches = sorted(p for p in base.glob(str(given.relative_to(base))) if p.suffix.lower() in suffixes)
         if not matches:
-            raise InputError(f"render.assets.paths: {pattern}: no {', '.join(SUFFIXES)} file there (looked in {root})")
+            raise InputError(f"render.assets.paths: {pattern}: no {', '.join(suffixes)} file there (looked in {root})")
         for path in matches:
-            if path.suffix.lower() not in SUFFIXES:
-                raise InputError(f"render.assets.paths: {pattern}: not one of {', '.join(SUFFIXES)}")
+            if path.suffix.lower() not in suffixes:
+                raise InputError(f"render.assets.paths: {pattern}: not one of {', '.join(suffixes)}")
             if path.resolve() not in seen:
                 seen.add(path.resolve())
                 yield path
 
 
-def asset_id(path: Path) -> str:
-    """``files/STEM``."""
-    return f"files/{path.stem}"
-
-
-def references(path: Path) -> list[Path]:
-    """Files that a glTF or an OBJ with its MTL names, as paths; embedded data are none."""
-    try:
-        if path.suffix.lower() == ".gltf":
-            tree = json.loads(path.read_text())
-            names = [x.get("uri", "") for kind in ("buffers", "images") for x in tree.get(kind, [])]
-            return [path.parent / unquote(n) for n in names if n and not n.startswith("data:")]
-        if path.suffix.lower() == ".obj":
-            libraries = [
-                path.parent / m.strip() for m in re.findall(r"^mtllib (.+)$", path.read_text(errors="replace"), re.M)
-            ]
-            maps = [
-                path.parent / m.split()[-1]
-                for library in libraries
-                if library.is_file()
-                for m in re.findall(
-                    r"^\s*(?:map_\w+|bump|norm|disp) (.+)$", library.read_text(errors="replace"), re.M | re.I
-                )
-            ]
-            return [*libraries, *maps]
-    except (OSError, ValueError, AttributeError):
-        return []
-    return []
-
-
-def content_sha256(path: Path) -> str:
-    """sha256 over the file and, in order of name, the files it refers to. Raises InputError."""
-    digest = hashlib.sha256()
-    try:
-        for file in [path, *sorted(r for r in references(path) if r.is_file())]:
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"asset {asset_id(path)}: {path}: {error.strerror}") from None
-    return digest.hexdigest()
-
-
-def stand(name: str, path: Path, mesh: Mesh, source: FilesSource) -> tuple[Mesh, dict[str, Any]]:
-    """The mesh upright, in metres, on z = 0, its middle over the origin, facing -y; and what was assumed of unit and axis.
-
-    glTF is metres with its up axis declared (Blender has turned it); an OBJ says nothing: up is the longest side, and the
-    unit is guessed from the height. Raises UnitError.
-    """
-    declared = path.suffix.lower() in (".glb", ".gltf")
-    extent = np.ptp(mesh.vertices, axis=0)
-    up = source.up
-    if up == "auto":
-        up = "z" if declared else ("z" if extent.argmax() == 2 else "y" if extent.argmax() == 1 else "x")
-    vertices = mesh.vertices.astype(np.float64) @ TO_Z_UP[up].T
-    normals = mesh.corner_normals @ TO_Z_UP[up].T.astype(np.float32)
-    height = float(np.ptp(vertices[:, 2]))
-    low, high = source.height_gate_m
-    unit: str
-    if source.unit != "auto":
-        unit = source.unit
-    elif declared:
-        unit = "m"
-    else:
-        unit = guess_unit(height, source.height_gate_m)
-    scale = METRES[unit]
-    if not low <= height * scale <= high:
-        raise UnitError(
-            name,
-            f"height {height * scale:.3g} m is outside {low:g}-{high:g} m at unit {unit}; set render.assets' unit or up, or its height_gate_m",
-        )
-    vertices *= scale
-    middle = (vertices.min(0) + vertices.max(0)) / 2
-    vertices -= [middle[0], middle[1], vertices[:, 2].min()]
-    said = {
-        "unit": unit if source.unit != "auto" or declared else f"{unit} (guessed)",
-        "up": up if source.up != "auto" or declared else f"{up} (guessed)",
-    }
-    return dataclasses.replace(mesh, vertices=vertices.astype(np.float32), corner_normals=normals), said
-
-
-def guess_unit(height: float, gate_m: tuple[float, float]) -> str:
-    """The unit in which ``height`` is an adult's, else the first in which it passes the gate, else metres.
-
-    67 is an adult in inches and an infant in centimetres: libraries hold more adults.
-    """
-    adult = [u for u, scale in METRES.items() if ADULT_M[0] <= height * scale <= ADULT_M[1]]
-    passes = [u for u, scale in METRES.items() if gate_m[0] <= height * scale <= gate_m[1]]
-    return next(iter([*(u for u in adult if u in passes), *passes]), "m")
-
-
-# Rows of each matrix are the new x, y, z; all are rotations. A y-up file faces +z, which becomes -y.
-TO_Z_UP = {
-    "z": np.eye(3),
-    "y": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
-    "x": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
-    "-z": np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]]),
-    "-y": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
-    "-x": np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
-}
+def named(source: str, paths: list[Path]) -> list[tuple[str, Path]]:
+    """(``source``/STEM, path); where a stem comes twice (many libraries call each file scene.gltf), FOLDER/STEM."""
+    stems = Counter(p.stem for p in paths)
+    return [(f"{source}/{p.stem}" if stems[p.stem] == 1 else f"{source}/{p.parent.name}/{p.stem}", p) for p in paths]

@@ -6,22 +6,25 @@ Legend: V vertices, F triangles.
 
 from __future__ import annotations
 
-import io
-import json
+import dataclasses
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from manifests.errors import AssetError
 from manifests.frames import Z_UP_FROM_Y_UP
-from render.assets.files import references
-from render.scene import Material, Mesh
+from render.assets.files import imported
+from render.assets.references import as_read, gltf_tree, refuse_outside
+from render.lighting import linear
+from render.scene import EMPTY, Material, Mesh, Pose, Scan
 
-SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 MAX_TEXTURE_PX = 1024
 # What trimesh, numpy and Pillow raise on bytes that are not what their name says.
 UNREADABLE = (
@@ -30,85 +33,129 @@ UNREADABLE = (
 )
 
 
-def read_mesh(name: str, path: Path) -> Mesh:
-    """The mesh of ``path``: by trimesh where it knows the format, else by Blender. Raises AssetError."""
-    if path.suffix.lower() in SUFFIXES:
-        return read(name, path)[0]
-    from render.blender.importer import import_file
+def quick(name: str, path: Path, pose: Pose) -> Scan:
+    """The scan of ``path``: by trimesh where it knows the format and nothing is to be posed, else as a job reads it.
 
-    return import_file(name, path)
+    Raises AssetError.
+    """
+    return read(name, path) if path.suffix.lower() in SUFFIXES and pose == Pose() else imported(name, path, pose)
 
 
-def read(name: str, path: Path) -> tuple[Mesh, list[str]]:
-    """One mesh of all triangles in the file, and in words what of it does not show.
+def read(name: str, path: Path) -> Scan:
+    """All triangles in the file as one mesh, and what of it could not be read.
 
     glTF is turned from y up to z up; other formats stay as they are. Raises AssetError.
     """
     import trimesh
 
-    for reference in references(path):
-        if not reference.resolve().is_relative_to(path.parent.resolve()):
-            raise AssetError(
-                name, f"{path.name} refers to {reference}, outside its own folder; copy that file beside it"
-            )
+    refuse_outside(name, path)
     gltf = path.suffix.lower() in (".glb", ".gltf")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scene = trimesh.load_scene(str(path), process=False)
-        collected = _Collected()
+            scene = trimesh.load_scene(str(path), resolver=_Beside(path.parent), process=False)
+        scan = Scan(EMPTY, **(_told(path) if gltf else {}))
+        collected = _Collected(scan, not gltf)
         for node in sorted(scene.graph.nodes_geometry):
             transform, key = scene.graph[node]
             geometry = scene.geometry[key]
+            if node in scan.helpers:
+                continue
             if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-                collected.add(geometry, transform)
-        # trimesh keeps a picture that it cannot find out of the material without a word.
-        notes = [f"{r.name} is missing" for r in references(path) if not r.is_file()]
-        notes += collected.notes + (["rigged: shown as modelled"] if gltf and _rigged(path) else [])
+                collected.add(path.stem if str(key) == str(path) else str(key), geometry, transform)
         mesh = collected.mesh()
     except UNREADABLE as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(name, f"{path.name}: trimesh cannot read it ({first[:160]}); export it again") from None
     if mesh is None:
-        raise AssetError(name, f"{path.name}: no triangle in it; export it again with its mesh")
+        raise AssetError(name, f"{path.name}: no triangle in it; export it again with its mesh", "empty")
     if not np.isfinite(mesh.vertices).all():
         raise AssetError(name, f"{path.name}: vertices that are not numbers; export it again")
     if gltf:
         turn = Z_UP_FROM_Y_UP.astype(np.float32)
         mesh.vertices, mesh.corner_normals = mesh.vertices @ turn.T, mesh.corner_normals @ turn.T
-    return mesh, notes
+    return dataclasses.replace(scan, mesh=mesh)
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """Fields of Scan that a glTF says of itself."""
+    tree = gltf_tree(path)
+    nodes = tree.get("nodes", [])
+    bones = [str(nodes[j].get("name", j)) for skin in tree.get("skins", []) for j in skin["joints"]]
+    return {
+        "unit_m": 1.0,
+        "bones": list(dict.fromkeys(bones)),
+        "clips": sorted(str(a.get("name", i)) for i, a in enumerate(tree.get("animations", []))),
+        "morphs": sum(len(m["primitives"][0].get("targets", [])) for m in tree.get("meshes", [])),
+        "helpers": sorted(str(n.get("name")) for n in nodes if tree.get("skins") and _helper(tree, n)),
+    }
+
+
+def _helper(tree: dict[str, Any], node: dict[str, Any]) -> bool:
+    """Whether a node shows a shape that is there for an animator, as render/blender/importer.py has it: loose and bare."""
+    if (
+        "mesh" not in node
+        or "skin" in node
+        or any(tree["nodes"][c] is node for n in tree["nodes"] for c in n.get("children", []))
+    ):
+        return False
+    pieces = tree["meshes"][node["mesh"]]["primitives"]
+    return not any("material" in p or "COLOR_0" in p["attributes"] for p in pieces)
+
+
+class _Beside(Mapping[str, bytes]):
+    """What a file in ``folder`` names -> its bytes, found as Blender's reader finds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, name: str) -> bytes:
+        at = as_read(self._folder, unquote(name))
+        if not at.is_file():
+            raise KeyError(name)
+        return at.read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 class _Collected:
-    """Pieces of a file, joined; each picture and material is translated once."""
+    """Pieces of a file, joined; each picture and material is translated once. What is wrong goes into ``scan``'s lists.
 
-    def __init__(self) -> None:
-        self.notes: list[str] = []
+    ``coded``: vertex colours are sRGB, as PLY has them; glTF's are linear.
+    """
+
+    def __init__(self, scan: Scan, coded: bool) -> None:
+        self._scan, self._coded = scan, coded
         self._parts: list[tuple[np.ndarray, ...]] = []
         self._materials: list[Material] = []
         self._known: dict[int, tuple[Any, int]] = {}
         self._pictures: dict[int, tuple[Any, np.ndarray | None]] = {}
         self._first = 0
 
-    def add(self, geometry: Any, transform: np.ndarray) -> None:
-        """``geometry``: a trimesh.Trimesh with faces; ``transform``: (4, 4) to the file's world."""
+    def add(self, part: str, geometry: Any, transform: np.ndarray) -> None:
+        """``geometry``: a trimesh.Trimesh with faces, called ``part``; ``transform``: (4, 4) to the file's world."""
         linear = transform[:3, :3]
         vertices = np.asarray(geometry.vertices, np.float64) @ linear.T + transform[:3, 3]
         faces = np.asarray(geometry.faces)
         # A normal turns by the inverse transpose: scales need not be uniform.
         normals = np.asarray(geometry.vertex_normals, np.float64)[faces] @ np.linalg.pinv(linear)
         normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-12)
-        uv, material = self._surface(geometry, faces)
+        uv, material = self._surface(part, geometry, faces)
+        colours = _colours(geometry, faces, self._coded)
         if np.linalg.det(linear) < 0:
-            faces, normals, uv = faces[:, ::-1], normals[:, ::-1], uv[:, ::-1]
-        self._parts.append((vertices, faces + self._first, normals, uv, np.full(len(faces), material)))
+            faces, normals, uv, colours = (x[:, ::-1] for x in (faces, normals, uv, colours))
+        self._parts.append((vertices, faces + self._first, normals, uv, np.full(len(faces), material), colours))
         self._first += len(vertices)
 
     def mesh(self) -> Mesh | None:
         """Everything added; None when that is nothing."""
         if not self._parts:
             return None
-        vertices, faces, normals, uv, index = (np.concatenate(p) for p in zip(*self._parts))
+        vertices, faces, normals, uv, index, colours = (np.concatenate(p) for p in zip(*self._parts))
         return Mesh(
             vertices=vertices.astype(np.float32),
             faces=np.ascontiguousarray(faces, np.int32),
@@ -116,20 +163,23 @@ class _Collected:
             material_index=index.astype(np.int32),
             materials=self._materials,
             uv=uv.astype(np.float32),
+            corner_colors=colours.astype(np.float32) if any(m.vertex_color for m in self._materials) else None,
         )
 
-    def _surface(self, geometry: Any, faces: np.ndarray) -> tuple[np.ndarray, int]:
+    def _surface(self, part: str, geometry: Any, faces: np.ndarray) -> tuple[np.ndarray, int]:
         """(F, 3, 2) uv and the material's index."""
         visual = geometry.visual
         uv = np.zeros((len(faces), 3, 2))
         if visual.kind in ("vertex", "face"):
-            return _coloured(visual, faces), self._keep(
-                visual, Material("colours", base_color_texture=_palette(visual))
-            )
+            return uv, self._keep(visual, Material("colours", (1.0, 1.0, 1.0), vertex_color=True))
         material = getattr(visual, "material", None)
+        # trimesh makes up a picture for uv without a material: one that no file format gave.
+        if getattr(getattr(material, "image", None), "format", "") is None:
+            material = None
         if getattr(visual, "uv", None) is not None and len(visual.uv) == len(geometry.vertices):
             uv = np.asarray(visual.uv, np.float64)[faces]
         if material is None:
+            self._scan.bare.append(part)
             return uv, self._keep(visual, Material("missing", (0.5, 0.5, 0.5)))
         if id(material) in self._known:
             return uv, self._known[id(material)][1]
@@ -165,36 +215,18 @@ class _Collected:
                 picture.thumbnail((MAX_TEXTURE_PX, MAX_TEXTURE_PX))
                 pixels = np.array(picture.convert("RGBA"))
             except UNREADABLE:
-                self.notes.append(f"the picture of {name} is broken")
+                self._scan.missing_colour.append(f"of {name}")
             self._pictures[id(picture)] = (picture, pixels)
         return self._pictures[id(picture)][1]
 
 
-def _palette(visual: Any) -> np.ndarray:
-    """(n, n, 4) uint8: one texel per vertex or face colour, row by row."""
-    colours = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors, np.uint8)
-    side = _side(visual)
-    texels = np.zeros((side * side, 4), np.uint8)
-    texels[: len(colours)] = colours
-    texels[:, 3] = 255
-    return texels.reshape(side, side, 4)
-
-
-def _coloured(visual: Any, faces: np.ndarray) -> np.ndarray:
-    """(F, 3, 2) uv: all corners of a face at the middle of its texel, so that nothing is blurred between texels."""
-    texel = faces[:, 0] if visual.kind == "vertex" else np.arange(len(faces))
-    side = _side(visual)
-    uv = np.stack([(texel % side + 0.5) / side, 1 - (texel // side + 0.5) / side], axis=1)
-    return np.repeat(uv[:, None], 3, axis=1)
-
-
-def _side(visual: Any) -> int:
-    colours = visual.vertex_colors if visual.kind == "vertex" else visual.face_colors
-    return max(1, int(np.ceil(np.sqrt(len(colours)))))
-
-
-def _rigged(path: Path) -> bool:
-    data = path.read_bytes()
-    if data[:4] == b"glTF":
-        data = io.BytesIO(data[12:]).read(8 + struct.unpack("<I", data[12:16])[0])[8:]
-    return bool(json.loads(data).get("skins"))
+def _colours(geometry: Any, faces: np.ndarray, coded: bool) -> np.ndarray:
+    """(F, 3, 3) linear RGB at corners, white where the piece has no colours of its own. ``coded``: the file's are sRGB."""
+    visual = geometry.visual
+    if visual.kind == "vertex":
+        colours = np.asarray(visual.vertex_colors)[faces][..., :3]
+    elif visual.kind == "face":
+        colours = np.repeat(np.asarray(visual.face_colors)[:, None, :3], 3, axis=1)
+    else:
+        return np.ones((len(faces), 3, 3))
+    return linear(colours) if coded else colours / 255

@@ -19,7 +19,7 @@ import OpenEXR
 from manifests.errors import InputError, RenderError
 from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matrix_world
 from manifests.job import Engine
-from render.blender.materials import build_material
+from render.blender.materials import VERTEX_COLORS, build_material
 from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
 
 # What Blender only prints; a frame that comes with one of these is not to be trusted.
@@ -256,6 +256,10 @@ def build_person(person: PersonMesh, marked: bool = False) -> Any:
     if m.uv is not None:
         layer = mesh.uv_layers.new(name="uv")
         layer.uv.foreach_set("vector", np.ascontiguousarray(m.uv, np.float32).ravel())
+    if m.corner_colors is not None:
+        rgba = np.ones((n_faces * 3, 4), np.float32)
+        rgba[:, :3] = m.corner_colors.reshape(-1, 3)
+        mesh.color_attributes.new(VERTEX_COLORS, "FLOAT_COLOR", "CORNER").data.foreach_set("color", rgba.ravel())
     for material in m.materials:
         mesh.materials.append(build_material(material, "Person" if marked else None))
     mesh.update(calc_edges=True)

@@ -1,59 +1,92 @@
-"""A scan file (GLB, glTF, OBJ) -> triangles and materials as plain arrays, through Blender's own importers."""
+"""A scan file (GLB, glTF, OBJ, FBX, PLY, USD) -> triangles and materials as plain arrays, through Blender's own
+importers.
+
+Both sides of every triangle count (render.scene.Mesh); materials and alpha are decided in translate.py.
+"""
 
 from __future__ import annotations
 
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Vector
 
 from manifests.errors import AssetError
 from render.blender.engine import captured
-from render.scene import Material, Mesh
+from render.blender.pose import clips, joints, strike
+from render.blender.translate import Materials
+from render.scene import EMPTY, Mesh, Pose, Scan
 
 # What Blender's glTF importer puts here is display help for bones, 2 m wide, and no part of the person.
 HELPER_COLLECTION = "glTF_not_exported"
-MAX_TEXTURE_PX = 2048
+USD = (".usd", ".usda", ".usdc", ".usdz")
+TEXT_USD = b"#usda"
+BINARY_FBX = b"Kaydara FBX Binary"
 
 
-def import_file(asset_id: str, path: Path) -> Mesh:
-    """One mesh of all visible geometry in the file, modifiers and skin applied; world axes as Blender imports them
-    (z up).
+def import_file(asset_id: str, path: Path, pose: Pose = Pose()) -> Scan:
+    """All visible geometry in the file, modifiers, skin, morphs and ``pose`` applied, as one mesh.
 
+    Axes as Blender imports them: z up for formats that declare theirs, the file's own for OBJ and PLY.
     Scripts and drivers in the file never run; nothing stays in Blender. Raises AssetError.
     """
+    bpy.context.preferences.filepaths.use_scripts_auto_execute = False
     before = {kind: set(getattr(bpy.data, kind)) for kind in KINDS}
     try:
         with captured() as log:
             try:
+                usd_unit = _usd_unit(path) if path.suffix.lower() in USD else None
                 IMPORTERS[path.suffix.lower()](str(path))
-            except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
+            except (RuntimeError, LookupError, ValueError, AttributeError, TypeError, OSError, struct.error) as error:
                 first = (str(error).strip().splitlines() or ["unknown"])[-1]
-                raise AssetError(asset_id, f"{path.name}: Blender cannot read it ({first})") from None
+                raise AssetError(asset_id, f"{path.name}: Blender cannot read it ({first}); export it again") from None
             printed = log()
-        objects = [o for o in bpy.data.objects if o not in before["objects"] and o.type == "MESH" and not _helper(o)]
-        mesh = _merge(objects)
+            objects = [o for o in bpy.data.objects if o not in before["objects"]]
+            strike(asset_id, objects, pose)
+            helpers = [o for o in objects if o.type == "MESH" and _helper(o, objects)]
+            shown = [o for o in objects if o.type == "MESH" and o not in helpers]
+            scan = Scan(EMPTY, unit_m=usd_unit or _declared(path), helpers=sorted(o.name for o in helpers))
+            mesh = _merge(shown, Materials(path, scan), scan.parts)
+            scan.joints = joints([o for o in objects if o.type == "ARMATURE"])
         if mesh is None:
             hint = next((x for x in printed.splitlines() if "rror" in x), "only points, bones or empties inside")
-            raise AssetError(asset_id, f"{path.name}: no triangle in it ({hint}); export it again with its mesh")
-        return mesh
+            raise AssetError(
+                asset_id, f"{path.name}: no triangle in it ({hint}); export it again with its mesh", "empty"
+            )
+        if not np.isfinite(mesh.vertices).all():
+            raise AssetError(asset_id, f"{path.name}: vertices that are no numbers; export it again")
+        scan.mesh = mesh
+        scan.bones = list(scan.joints)
+        scan.clips = clips([a for a in bpy.data.actions if a not in before["actions"]])
+        keyed = [o.data.shape_keys for o in shown if o.data.shape_keys]
+        scan.morphs = sum(len(k.key_blocks) - 1 for k in keyed)
+        return scan
     finally:
         for kind in KINDS:
             bpy.data.batch_remove([b for b in getattr(bpy.data, kind) if b not in before[kind]])
 
 
-def _helper(obj: Any) -> bool:
-    return any(c.name.startswith(HELPER_COLLECTION) for c in obj.users_collection)
+def _helper(obj: Any, objects: list[Any]) -> bool:
+    """A shape that is there for an animator: a bone's display shape, hidden, or loose and bare beside a rig."""
+    if obj.hide_render or any(c.name.startswith(HELPER_COLLECTION) for c in obj.users_collection):
+        return True
+    rigs = [o for o in objects if o.type == "ARMATURE"]
+    if any(bone.custom_shape == obj for rig in rigs for bone in rig.pose.bones):
+        return True
+    skinned = any(m.type == "ARMATURE" for m in obj.modifiers)
+    bare = not any(s.material for s in obj.material_slots)
+    return bool(rigs) and bare and not skinned and obj.parent is None and not obj.data.color_attributes
 
 
-def _merge(objects: list[Any]) -> Mesh | None:
-    """All evaluated triangles of ``objects`` in world space."""
+def _merge(objects: list[Any], materials: Materials, told: list[list[Any]]) -> Mesh | None:
+    """All evaluated triangles of ``objects`` in world space; ``told`` gets [name, first vertex, vertices] of each."""
     graph = bpy.context.evaluated_depsgraph_get()
-    materials: list[Material] = []
-    known: dict[str, int] = {}
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    first = 0
+    parts: list[tuple[np.ndarray, ...]] = []
+    first, any_colours = 0, False
     for obj in objects:
         evaluated = obj.evaluated_get(graph)
         mesh = evaluated.to_mesh()
@@ -65,33 +98,52 @@ def _merge(objects: list[Any]) -> Mesh | None:
         vertices = _read(mesh.vertices, "co", 3) @ world[:3, :3].T + world[:3, 3]
         loops = _read(mesh.loop_triangles, "loops", 3, np.int32)
         faces = _read(mesh.loop_triangles, "vertices", 3, np.int32)
-        # A normal turns by the inverse transpose: scales need not be uniform.
-        normals = _read(mesh.corner_normals, "vector", 3)[loops] @ np.linalg.inv(world[:3, :3])
+        # A normal turns by the inverse transpose: scales need not be uniform. A flat scale has none.
+        normals = _read(mesh.corner_normals, "vector", 3)[loops] @ np.linalg.pinv(world[:3, :3])
         normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-12)
         if np.linalg.det(world[:3, :3]) < 0:
             faces, loops, normals = faces[:, ::-1], loops[:, ::-1], normals[:, ::-1]
         layer = mesh.uv_layers.active
         uv = _read(layer.uv, "vector", 2)[loops] if layer else np.zeros((n, 3, 2))
-        slots = [_material(s.material, known, materials) for s in obj.material_slots] or [
-            _material(None, known, materials)
+        colours = _colours(mesh, faces, loops)
+        has = colours is not None
+        slots = [materials.index(s.material, obj.name, has) for s in obj.material_slots] or [
+            materials.index(None, obj.name, has)
         ]
-        index = np.array(slots)[
-            np.clip(_read(mesh.loop_triangles, "material_index", 1, np.int32)[:, 0], 0, len(slots) - 1)
-        ]
-        parts.append((vertices, faces + first, normals, uv, index))
+        local = np.clip(_read(mesh.loop_triangles, "material_index", 1, np.int32)[:, 0], 0, len(slots) - 1)
+        index = np.array(slots)[local]
+        if colours is None:
+            colours = np.ones((n, 3, 3))
+        else:
+            # glTF and PLY multiply a vertex's colour by the material's; grey for a missing one must not dim it.
+            factor = np.array([m.base_color if m.name != "missing" else (1.0, 1.0, 1.0) for m in materials.made])
+            colours = colours * factor[index][:, None]
+            any_colours = True
+        parts.append((vertices, faces + first, normals, uv, index, colours))
+        told.append([obj.name, first, len(vertices)])
         first += len(vertices)
         evaluated.to_mesh_clear()
     if not parts:
         return None
-    vertices, faces, normals, uv, index = (np.concatenate(p) for p in zip(*parts))
+    vertices, faces, normals, uv, index, colours = (np.concatenate(p) for p in zip(*parts))
     return Mesh(
         vertices=vertices.astype(np.float32),
         faces=np.ascontiguousarray(faces, np.int32),
         corner_normals=normals.astype(np.float32),
         material_index=index.astype(np.int32),
-        materials=materials,
+        materials=materials.made,
         uv=uv.astype(np.float32),
+        corner_colors=colours.astype(np.float32) if any_colours else None,
     )
+
+
+def _colours(mesh: Any, faces: np.ndarray, loops: np.ndarray) -> np.ndarray | None:
+    """(F, 3, 3) linear RGB of the active colour attribute, or None where there is none or it is white all over."""
+    layer = mesh.color_attributes.active_color or next(iter(mesh.color_attributes), None)
+    if layer is None or layer.domain not in ("POINT", "CORNER"):
+        return None
+    rgb = _read(layer.data, "color", 4)[:, :3]
+    return None if rgb.min(initial=1.0) > 0.999 else rgb[faces if layer.domain == "POINT" else loops]
 
 
 def _read(items: Any, attribute: str, width: int, dtype: Any = np.float32) -> np.ndarray:
@@ -101,66 +153,65 @@ def _read(items: Any, attribute: str, width: int, dtype: Any = np.float32) -> np
     return out.astype(np.float64) if dtype == np.float32 else out
 
 
-def _material(material: Any, known: dict[str, int], materials: list[Material]) -> int:
-    """Index of a Blender material in ``materials``, translated on first sight; a missing one is plain grey."""
-    name = material.name if material else "missing"
-    if name not in known:
-        known[name] = len(materials)
-        materials.append(_translate(material) if material else Material("missing", (0.5, 0.5, 0.5)))
-    return known[name]
-
-
-def _translate(material: Any) -> Material:
-    made = Material(material.name)
-    tree = material.node_tree
-    shader = next((n for n in tree.nodes if n.type == "BSDF_PRINCIPLED"), None) if tree else None
-    if shader is None:
-        made.base_color = tuple(material.diffuse_color)[:3]
-        return made
-    colour = shader.inputs["Base Color"]
-    made.base_color = tuple(colour.default_value)[:3]
-    made.roughness = float(shader.inputs["Roughness"].default_value)
-    made.metallic = float(shader.inputs["Metallic"].default_value)
-    made.base_color_texture = _pixels(_image_behind(colour))
-    made.normal_texture = _pixels(_image_behind(shader.inputs["Normal"]))
-    alpha = shader.inputs["Alpha"]
-    if alpha.is_linked and made.base_color_texture is not None:
-        hard = _node_behind(alpha, "MATH") is not None or material.blend_method == "CLIP"
-        made.alpha_mode = "cutout" if hard else "blend"
-    elif not alpha.is_linked and alpha.default_value < 0.999:
-        made.alpha_mode, made.alpha = "blend", float(alpha.default_value)
-    return made
-
-
-def _node_behind(socket: Any, kind: str, depth: int = 6) -> Any:
-    """The nearest node of ``kind`` upstream of ``socket``, or None."""
-    if depth == 0 or not socket.is_linked:
+def _declared(path: Path) -> float | None:
+    """Metres that an FBX or a glTF calls one unit, which the importer has applied; None for OBJ and PLY, which say
+    nothing.
+    """
+    kind = path.suffix.lower()
+    if kind in (".obj", ".ply"):
         return None
-    node = socket.links[0].from_node
-    if node.type == kind:
-        return node
-    return next((f for s in node.inputs if (f := _node_behind(s, kind, depth - 1))), None)
+    if kind == ".fbx":
+        # A double after three string properties: "double", "Number" and an empty one. Centimetres unless told.
+        found = re.search(
+            rb"UnitScaleFactor(?:S....[^\x00-\x08]*?){1,2}S\x00\x00\x00\x00D(.{8})", path.read_bytes(), re.S
+        )
+        return 0.01 * struct.unpack("<d", found.group(1))[0] if found else 0.01
+    return 1.0
 
 
-def _image_behind(socket: Any) -> Any:
-    node = _node_behind(socket, "TEX_IMAGE")
-    return node.image if node else None
+def _fbx(path: str) -> None:
+    with Path(path).open("rb") as file:
+        binary = file.read(len(BINARY_FBX)) == BINARY_FBX
+    # The older reader takes rigs and odd axes better, but binary files alone.
+    if binary:
+        bpy.ops.import_scene.fbx(filepath=path, use_image_search=False)
+    else:
+        bpy.ops.wm.fbx_import(filepath=path)
 
 
-def _pixels(image: Any) -> np.ndarray | None:
-    """(h, w, 4) uint8, row 0 at the top; no larger than MAX_TEXTURE_PX. None for an image whose file is missing."""
-    if image is None:
-        return None
-    width, height = image.size
-    if not width or not height:
-        return None
-    if max(width, height) > MAX_TEXTURE_PX:
-        scale = MAX_TEXTURE_PX / max(width, height)
-        image.scale(max(1, int(width * scale)), max(1, int(height * scale)))
-        width, height = image.size
-    flat = np.empty(width * height * 4, np.float32)
-    image.pixels.foreach_get(flat)
-    return np.rint(np.clip(flat.reshape(height, width, 4)[::-1], 0, 1) * 255).astype(np.uint8)
+def _usd_unit(path: Path) -> float | None:
+    """Metres that a USD calls one unit: centimetres unless told."""
+    with path.open("rb") as file:
+        if file.read(len(TEXT_USD)) != TEXT_USD:
+            return usd_unit_applied(path)
+    said = re.search(r"metersPerUnit\s*=\s*([\d.eE+-]+)", path.read_text(errors="replace"))
+    return float(said.group(1)) if said else 0.01
+
+
+def usd_unit_applied(path: Path) -> float | None:
+    """Metres per unit by which the importer scales, where it may and where it may not: binary files do not show it.
+
+    What Blender wrote itself comes back as its own metres, 1.0, whatever unit it was told to write. None without a mesh.
+    """
+    sizes = []
+    for applied in (True, False):
+        before = {kind: set(getattr(bpy.data, kind)) for kind in KINDS}
+        _usd(str(path), apply_unit_conversion_scale=applied)
+        # Bounds are stale until the importer's objects have been evaluated once.
+        bpy.context.view_layer.update()
+        shown = [o for o in bpy.data.objects if o not in before["objects"] and o.type == "MESH"]
+        corners = [o.matrix_world @ Vector(c) for o in shown for c in o.bound_box]
+        sizes.append(float(np.ptp(np.array(corners), axis=0).max()) if corners else 0.0)
+        for kind in KINDS:
+            bpy.data.batch_remove([b for b in getattr(bpy.data, kind) if b not in before[kind]])
+    return float(f"{sizes[0] / sizes[1]:.5g}") if min(sizes) > 0 else None
+
+
+def _usd(path: str, **options: Any) -> None:
+    bpy.ops.wm.usd_import(
+        filepath=path, import_cameras=False, import_lights=False, create_world_material=False, set_frame_range=False,
+        import_textures_mode="IMPORT_PACK" if path.lower().endswith("z") else "IMPORT_NONE", **options,
+    )  # fmt: skip
 
 
 KINDS = (
@@ -173,11 +224,16 @@ KINDS = (
     "collections",
     "cameras",
     "lights",
+    "curves",
+    "cache_files",
     "node_groups",
 )
 
 IMPORTERS: dict[str, Any] = {
     ".obj": lambda path: bpy.ops.wm.obj_import(filepath=path, forward_axis="Y", up_axis="Z"),
+    ".ply": lambda path: bpy.ops.wm.ply_import(filepath=path, forward_axis="Y", up_axis="Z"),
     ".glb": lambda path: bpy.ops.import_scene.gltf(filepath=path),
     ".gltf": lambda path: bpy.ops.import_scene.gltf(filepath=path),
+    ".fbx": _fbx,
+    **dict.fromkeys(USD, _usd),
 }

@@ -9,6 +9,9 @@ import numpy as np
 
 from render.scene import Material
 
+# The colour attribute that engine.build_person writes. Not "color": Cycles has that name for something else, and gives black.
+VERTEX_COLORS = "person_color"
+
 
 def build_material(material: Material, aov: str | None = None) -> Any:
     """A Blender material; textures become packed images, row 0 at the bottom as Blender keeps them. ``aov``: a value
@@ -36,6 +39,10 @@ def build_material(material: Material, aov: str | None = None) -> Any:
         texture_alpha = colour.outputs["Alpha"]
     else:
         texture_alpha = None
+        if material.vertex_color:
+            colours = nodes.new("ShaderNodeVertexColor")
+            colours.layer_name = VERTEX_COLORS
+            links.new(colours.outputs["Color"], inputs["Base Color"])
     if material.alpha_mode != "opaque":
         surface = _see_through(nodes, links, material, texture_alpha, surface)
     if material.roughness_texture is not None:

@@ -15,7 +15,7 @@ from embreex.rtcore_scene import EmbreeScene
 
 from manifests.frames import camera_rays, to_camera
 from render.groundtruth.surface import albedo, bent_normals, sample_texture, tangents
-from render.scene import Camera, PersonMesh
+from render.scene import UNSEEN_ALPHA, Camera, PersonMesh
 
 # Layers of cut-out hair or cloth a ray may pass before it counts as stopped.
 MAX_LAYERS = 64
@@ -68,8 +68,8 @@ class Caster:
         """First opaque surface along rays from the camera: face, planar z, barycentric weights.
 
         ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64
-        metres, (N, 3) float64 weights. Layers whose material is "cutout" below its threshold are seen through, and those
-        that "blend" when the caster was told to.
+        metres, (N, 3) float64 weights. Layers are seen through where Material.alpha_mode says that nothing is there; those
+        that "blend" stop a ray wherever they are drawn at all when the caster was told not to see through.
         """
         n = len(directions)
         face, z, weights = np.full(n, -1), np.zeros(n), np.zeros((n, 3))
@@ -173,12 +173,19 @@ class Caster:
             local = face[mine] - self._first[i]
             for k, material in enumerate(m.materials):
                 on = m.material_index[local] == k
-                if material.alpha_mode == "blend":
-                    solid[mine[on]] = not self._see_through
-                elif material.alpha_mode == "cutout" and m.uv is not None and material.base_color_texture is not None:
-                    uv = np.einsum("nk,nkc->nc", weights[mine[on]], m.uv[local[on]])
-                    alpha = sample_texture(material.base_color_texture[..., 3:], uv)[:, 0] / 255
-                    solid[mine[on]] = alpha > material.alpha_threshold
+                if material.alpha_mode == "opaque":
+                    continue
+                blended = material.alpha_mode == "blend"
+                if m.uv is None or material.base_color_texture is None:
+                    solid[mine[on]] = not (blended and self._see_through)
+                    continue
+                uv = np.einsum("nk,nkc->nc", weights[mine[on]], m.uv[local[on]])
+                alpha = sample_texture(material.base_color_texture[..., 3:], uv)[:, 0] / 255
+                if blended:
+                    alpha *= material.alpha
+                # Told not to see through, a lens stops a ray; the empty part of a hair card still does not.
+                drawn = blended and not self._see_through
+                solid[mine[on]] = alpha > (UNSEEN_ALPHA if drawn else material.alpha_threshold)
         return solid
 
 

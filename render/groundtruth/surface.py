@@ -22,13 +22,15 @@ def sample_texture(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 
 def albedo(mesh: Mesh, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8 sRGB base colour at hits: the texture where there is one, else the material's colour."""
+    """(N, 3) uint8 sRGB base colour at hits: the texture, else the corners' own colours, else the material's."""
     from render.lighting import srgb
 
     out = np.zeros((len(face), 3))
     for _, material, on, uv in _by_material(mesh, face, weights):
         if material.base_color_texture is not None and uv is not None:
             out[on] = sample_texture(material.base_color_texture[..., :3], uv) / 255
+        elif material.vertex_color and mesh.corner_colors is not None:
+            out[on] = srgb(np.einsum("nk,nkc->nc", weights[on], mesh.corner_colors[face[on]]))
         else:
             out[on] = srgb(np.array(material.base_color))
     return np.rint(out * 255).astype(np.uint8)
