@@ -5,6 +5,7 @@ receipts.
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections import Counter, deque
@@ -23,6 +24,11 @@ from pipeline.workers import Notes, RenderWorker
 
 # A sample that has taken two workers down is poison: it is named and left out (design.md section 2).
 MAX_DEATHS = 2
+MAX_STILLBORN = 3
+# What Ray says of an actor whose machine went: no sample's fault.
+NODE_GONE = re.compile(
+    r"node (?:was|has been|is) (?:terminated|dead|removed|marked dead)|node has died|NODE_DIED", re.I
+)
 # A task may take this many times the running median before it counts as hung.
 DEADLINE_FACTOR = 5.0
 FOLD_EVERY_S = 10.0
@@ -42,6 +48,7 @@ class RenderDriver:
         self._attempts: Counter[str] = Counter()
         self._durations: list[float] = []
         self._served: Counter[Any] = Counter()
+        self._stillborn = 0
         have = ray.cluster_resources()
         self._workers = stage.workers or int(have.get("CPU", 1))
         self._threads = max(1, (os.cpu_count() or 1) // self._workers)
@@ -57,22 +64,29 @@ class RenderDriver:
         queue = iter(tasks)
         retry: deque[plan.Task] = deque()
         idle: list[Any] = []
+        starting: dict[Any, Any] = {}
         flying: dict[Any, tuple[Any, plan.Task, float]] = {}
         folded = time.monotonic()
         try:
             while True:
-                while len(flying) < self._workers:
-                    task = retry.popleft() if retry else next(queue, None)
-                    if task is None:
-                        break
-                    actor = idle.pop() if idle else self._spawn()
+                while idle and (task := retry.popleft() if retry else next(queue, None)) is not None:
+                    actor = idle.pop()
                     self._attempts[task.task_id] += 1
                     ref = actor.run.remote(task, self._skip, self._attempts[task.task_id])
                     flying[ref] = (actor, task, time.monotonic())
-                if not flying:
+                if idle and not flying:
                     return
-                ready, _ = ray.wait(list(flying), num_returns=1, timeout=1.0)
+                # An actor that no node has room for yet holds no task: a cluster may shrink while it runs.
+                while not idle and len(flying) + len(starting) < self._workers:
+                    actor = self._spawn()
+                    starting[actor.ready.remote()] = actor
+                ready, _ = ray.wait([*flying, *starting], num_returns=1, timeout=1.0)
                 for ref in ready:
+                    if ref in starting:
+                        actor = starting.pop(ref)
+                        if self._started(ref):
+                            idle.append(actor)
+                        continue
                     actor, task, started = flying.pop(ref)
                     if self._finish(ref, actor, task, started, on_outcomes):
                         idle.append(actor)
@@ -83,8 +97,26 @@ class RenderDriver:
                     fold()
                     folded = time.monotonic()
         finally:
-            for actor in [*idle, *(a for a, _, _ in flying.values())]:
+            for actor in [*idle, *starting.values(), *(a for a, _, _ in flying.values())]:
                 ray.kill(actor, no_restart=True)
+
+    def _started(self, ref: Any) -> bool:
+        """Whether a worker came up. Raises InputError when the stage cannot be set up, RenderError when none comes up."""
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayActorError as error:
+            self._stillborn += 1
+            self.events.emit("worker_lost", task_id="", sample_id="", why=_first_line(error), deaths=self._stillborn)
+            if self._stillborn >= MAX_STILLBORN:
+                raise RenderError(
+                    "", f"{MAX_STILLBORN} workers in a row died before their first task ({_first_line(error)})"
+                ) from None
+            return False
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if error.cause is not None else error
+            raise InputError(f"a worker cannot be set up: {cause}") from None
+        self._stillborn = 0
+        return True
 
     def _spawn(self) -> Any:
         remote: Any = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(self._worker)
@@ -96,14 +128,15 @@ class RenderDriver:
         try:
             result = ray.get(ref)
         except ray.exceptions.RayActorError as error:
-            self._lost(task, f"worker died ({_first_line(error)})")
+            if NODE_GONE.search(str(error)):
+                self.events.emit("worker_lost", task_id=task.task_id, sample_id="", why=_first_line(error), deaths=0)
+            else:
+                self._lost(task, f"worker died ({_first_line(error)})")
             return False
         except RenderError as error:
             self._lost(task, str(error.message))
             ray.kill(actor, no_restart=True)
             return False
-        except InputError as error:
-            raise InputError(str(getattr(error, "cause", error))) from None
         except StorageError as error:
             # Ray raises a child of both classes whose text is a remote traceback; the cause is ours.
             raise StorageError(str(getattr(error, "cause", error))) from None

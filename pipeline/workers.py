@@ -69,18 +69,21 @@ class RenderWorker:
         self._stage, self._root, self._folder, self._threads = stage, Path(root), Path(folder), threads
         self._renderer: Any = None
 
+    def ready(self) -> None:
+        """Start Blender and read the stage's inputs. InputError (the stage cannot be set up here) reaches the driver.
+
+        Not done when the actor is made: an error there would only be a dead actor.
+        """
+        from render.stage import Renderer
+
+        self._renderer = Renderer(self._stage, self._root, self._threads)
+        Watchdog(self._stage.max_rss_mb).start()
+
     def run(self, task: Task, skip: dict[str, str], attempt: int) -> dict[str, Any]:
         """Render ``task`` into one shard and a receipt. ``skip``: sample id -> why it must not be tried again.
 
-        Returns counts and the process's resident memory in MB. InputError (the stage cannot be set up here), RenderError
-        and StorageError reach the driver.
+        Returns counts and the process's resident memory in MB. RenderError and StorageError reach the driver.
         """
-        if self._renderer is None:
-            from render.stage import Renderer
-
-            # Here and not when the actor is made: what the user can mend then reaches the driver as it is.
-            self._renderer = Renderer(self._stage, self._root, self._threads)
-            Watchdog(self._stage.max_rss_mb).start()
         notes = Notes(self._folder, task.task_id)
         self._renderer.log = notes.log
         outcomes: list[Outcome] = []

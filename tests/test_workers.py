@@ -68,7 +68,7 @@ def drive(folder: Path, stage: RenderStage, root: Path, worker: type = RenderWor
     identities, inputs = pool(stage, root)
     folder.mkdir(parents=True)
     digest = freeze(folder, stage, inputs, engine="test")
-    driver = RenderDriver(stage, root, folder, Events(folder.parent / "events.jsonl"), worker)
+    driver = RenderDriver(stage, root, folder, Events(folder.parent), worker)
     driver.run(plan.render_tasks(stage, digest, identities), lambda _: None, lambda: None)
     commit.fold(folder, "rendered", digest)
     return {o.index: o for r in commit.receipts(folder).values() for o in r.outcomes}
