@@ -35,7 +35,8 @@ def start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 512 * 2**20}
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+    # "local": without it Ray would join whatever cluster left its address on this machine, a dead one included.
+    ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
 
 
 def check_shared(folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_run_folder_that_a_node_cannot_see_is_refused(tmp_path):
     probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", str(hidden)], capture_output=True)
     if probe.returncode:
         pytest.skip("this machine lets no process have mounts of its own (unshare -m)")
-    head = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    head = ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     address = head.address_info["gcs_address"]
     ray_command = f"{Path(sys.executable).parent / 'ray'} start --address {address} --num-cpus 1 --block"
     node = subprocess.Popen(
