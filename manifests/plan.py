@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections import Counter
@@ -62,42 +63,77 @@ def split_of(identity_id: str, shares: SplitShares, salt: str = "split") -> str:
 
 def framing_of(index: int, shares: FramingShares, seed: int) -> str:
     """The framing of sample ``index``."""
-    return FRAMINGS[dealt(index, [shares.face, shares.upper, shares.full], seed, "framing")]
+    return FRAMINGS[dealt(index, (shares.face, shares.upper, shares.full), seed, "framing")]
 
 
-def dealt(index: int, shares: Sequence[float], seed: int, name: str) -> int:
+def dealt(index: int, shares: tuple[float, ...], seed: int, name: str) -> int:
     """Which of ``shares`` falls on ``index``: each block of the smallest whole length holds them exactly, in a seeded
     order.
     """
+    counts = _counts(shares)
+    block, position = divmod(index, sum(counts))
+    return int(_order(counts, seed, name, block)[position])
+
+
+@functools.lru_cache(maxsize=64)
+def _counts(shares: tuple[float, ...]) -> tuple[int, ...]:
+    """How often each share occurs in a block."""
     weights = np.array(shares, float)
     exact = weights / weights.sum() * BLOCK
     counts = np.floor(exact + 1e-9).astype(int)
     for i in np.argsort(counts - exact, kind="stable")[: BLOCK - counts.sum()]:
         counts[i] += 1
-    counts //= math.gcd(*counts)
-    block, position = divmod(index, int(counts.sum()))
-    order = generator(seed, name, block).permutation(np.repeat(np.arange(len(counts)), counts))
-    return int(order[position])
+    return tuple(int(c) for c in counts // math.gcd(*counts))
 
 
-def sample_spec(stage: RenderStage, digest: str, identities: list[Identity], index: int) -> SampleSpec:
-    """Sample ``index``: its subject (each identity once per block of len(identities)), then company of the same split."""
-    block, position = divmod(index, len(identities))
-    subject = identities[generator(stage.seed, "identity", block).permutation(len(identities))[position]]
-    company: list[Identity] = []
-    others = dealt(index, stage.people.counts, stage.seed, "people")
-    if others:
-        peers = [i for i in identities if i.split == subject.split and i != subject]
-        chosen = generator(stage.seed, "company", index).permutation(len(peers))[:others]
-        company = [peers[i] for i in chosen]
-    return SampleSpec(
-        sample_id=f"{digest[:12]}-{index:08d}",
-        stage_digest=digest,
-        index=index,
-        split=subject.split,
-        framing=framing_of(index, stage.framing, stage.seed),
-        identities=(subject, *company),
-    )
+# Plans go through blocks in order: a few are in use at a time.
+@functools.lru_cache(maxsize=64)
+def _order(counts: tuple[int, ...], seed: int, name: str, block: int) -> np.ndarray:
+    return generator(seed, name, block).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+@functools.lru_cache(maxsize=64)
+def _turns(identities: int, seed: int, block: int) -> np.ndarray:
+    return generator(seed, "identity", block).permutation(identities)
+
+
+class Casting:
+    """Who is in each sample of a stage: subjects in turn, each identity once per block, and company of their split."""
+
+    def __init__(self, stage: RenderStage, digest: str, identities: Sequence[Identity]) -> None:
+        self._stage, self._digest, self._identities = stage, digest, identities
+        self._split: dict[str, list[int]] = {}
+        self._place: list[int] = []
+        for i, identity in enumerate(identities):
+            peers = self._split.setdefault(identity.split, [])
+            self._place.append(len(peers))
+            peers.append(i)
+
+    def spec(self, index: int) -> SampleSpec:
+        """Sample ``index``."""
+        stage, identities = self._stage, self._identities
+        block, position = divmod(index, len(identities))
+        subject = int(_turns(len(identities), stage.seed, block)[position])
+        company: list[Identity] = []
+        others = dealt(index, tuple(stage.people.counts), stage.seed, "people")
+        if others:
+            peers, place = self._split[identities[subject].split], self._place[subject]
+            drawn = generator(stage.seed, "company", index).permutation(len(peers) - 1)[:others]
+            # The subject itself is stepped over.
+            company = [identities[peers[i + (i >= place)]] for i in drawn.tolist()]
+        return SampleSpec(
+            sample_id=f"{self._digest[:12]}-{index:08d}",
+            stage_digest=self._digest,
+            index=index,
+            split=identities[subject].split,
+            framing=framing_of(index, stage.framing, stage.seed),
+            identities=(identities[subject], *company),
+        )
+
+
+def sample_spec(stage: RenderStage, digest: str, identities: Sequence[Identity], index: int) -> SampleSpec:
+    """Sample ``index`` of a stage."""
+    return Casting(stage, digest, identities).spec(index)
 
 
 def render_tasks(
@@ -107,6 +143,7 @@ def render_tasks(
 
     A block that an earlier, smaller ``samples`` cut short goes on behind what it has: nothing is rendered twice.
     """
+    casting = Casting(stage, digest, identities)
     ends: dict[int, int] = {}
     for first, length in done:
         block = first // stage.samples_per_task
@@ -118,7 +155,7 @@ def render_tasks(
             yield Task(
                 task_id=f"{first:08d}+{stop - first}",
                 stage_digest=digest,
-                samples=tuple(sample_spec(stage, digest, identities, i) for i in range(first, stop)),
+                samples=tuple(map(casting.spec, range(first, stop))),
             )
 
 

@@ -4,12 +4,13 @@ receipts.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +195,8 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
     plan.check_splits(stage, identities)
     digest = freeze(folder, stage, inputs, engine=render_stage.engine_version())
     commit.collect_orphans(folder)
-    receipts = commit.receipts(folder)
-    status = latest_status(receipts.values())
-    tasks = list(plan.render_tasks(stage, digest, identities, [plan.task_range(t) for t in receipts]))
-    if retry_failed:
-        for task_id in newest_tries(receipts):
-            failed = [o.index for o in receipts[task_id].outcomes if o.status == "failed"]
-            if failed:
-                tasks.append(plan.retry_task(stage, digest, identities, task_id, failed))
+    tasks, status = todo(folder, stage, digest, identities, retry_failed)
+    missing = stage.samples - len(status)
     driver = RenderDriver(stage, root, folder, events)
     started = time.monotonic()
 
@@ -209,7 +204,7 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
         commit.fold(folder, "rendered", digest)
 
     with bar("render") as progress:
-        shown = progress.add_task("", total=sum(len(t.samples) for t in tasks), note="")
+        shown = progress.add_task("", total=missing, note="")
 
         def on_outcomes(outcomes: list[commit.Outcome]) -> None:
             status.update({o.sample_id: o.status for o in outcomes})
@@ -231,6 +226,27 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
     }
     events.emit("stage_finished", stage="render", **result)
     return result
+
+
+def todo(
+    folder: Path, stage: RenderStage, digest: str, identities: list[plan.Identity], retry_failed: bool
+) -> tuple[Iterator[plan.Task], dict[str, str]]:
+    """The tasks that the receipts in ``folder`` leave to do, one by one, and sample id -> status of those they settle.
+
+    ``retry_failed``: failed samples are to do again, and not settled.
+    """
+    receipts = commit.receipts(folder)
+    status = latest_status(receipts.values())
+    again: list[plan.Task] = []
+    if retry_failed:
+        for task_id in newest_tries(receipts):
+            failed = [o for o in receipts[task_id].outcomes if o.status == "failed"]
+            if failed:
+                again.append(plan.retry_task(stage, digest, identities, task_id, [o.index for o in failed]))
+                for outcome in failed:
+                    status.pop(outcome.sample_id, None)
+    fresh = plan.render_tasks(stage, digest, identities, [plan.task_range(t) for t in receipts])
+    return itertools.chain(fresh, again), status
 
 
 def latest_status(receipts: Iterable[commit.Receipt]) -> dict[str, str]:
