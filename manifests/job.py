@@ -62,6 +62,7 @@ class RenderStage(Model):
     samples: int = Field(36, ge=1)
     width: int = Field(384, ge=16, le=4096)
     height: int = Field(512, ge=16, le=4096)
+    views: int = Field(1, ge=1, le=64, description="consecutive samples that show one scene, each by its own camera")
     samples_per_task: int = Field(32, ge=1)
     seed: int = 0
     people_seed: int = 0

@@ -98,7 +98,7 @@ def _turns(identities: int, seed: int, block: int) -> np.ndarray:
 
 
 class Casting:
-    """Who is in each sample of a stage: subjects in turn, each identity once per block, and company of their split."""
+    """Who is in each scene of a stage: subjects in turn, each identity once per block, and company of their split."""
 
     def __init__(self, stage: RenderStage, digest: str, identities: Sequence[Identity]) -> None:
         self._stage, self._digest, self._identities = stage, digest, identities
@@ -112,13 +112,14 @@ class Casting:
     def spec(self, index: int) -> SampleSpec:
         """Sample ``index``."""
         stage, identities = self._stage, self._identities
-        block, position = divmod(index, len(identities))
+        scene = index // stage.views
+        block, position = divmod(scene, len(identities))
         subject = int(_turns(len(identities), stage.seed, block)[position])
         company: list[Identity] = []
-        others = dealt(index, tuple(stage.people.counts), stage.seed, "people")
+        others = dealt(scene, tuple(stage.people.counts), stage.seed, "people")
         if others:
             peers, place = self._split[identities[subject].split], self._place[subject]
-            drawn = generator(stage.seed, "company", index).permutation(len(peers) - 1)[:others]
+            drawn = generator(stage.seed, "company", scene).permutation(len(peers) - 1)[:others]
             # The subject itself is stepped over.
             company = [identities[peers[i + (i >= place)]] for i in drawn.tolist()]
         return SampleSpec(

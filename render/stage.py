@@ -23,7 +23,7 @@ from render.assets import Source, source_of
 from render.framing import ATTEMPTS, draw_camera
 from render.groundtruth import embree, keypoints, verify
 from render.placement import stand_together
-from render.scene import Camera, PersonMesh, Scene
+from render.scene import Camera, Lighting, PersonMesh, Scene
 
 
 def pool(stage: RenderStage, root: Path) -> tuple[list[Identity], list[tuple[str, str]]]:
@@ -82,9 +82,9 @@ class Renderer:
         border = embree.region(scene.people, scene.camera)
         if border is None:
             raise SampleRejected(spec.sample_id, "nobody in the frame")
-        truth = embree.cast(
-            scene.people, scene.camera, self._stage.transparent == "see_through", tuple(self._stage.extras)
-        )
+        see_through = self._stage.transparent == "see_through"
+        caster = embree.Caster(scene.people, scene.camera.world_to_camera, see_through)
+        truth = embree.cast(scene.people, scene.camera, see_through, tuple(self._stage.extras), caster)
         clock.lap("embree")
         # Shadows fall outside the people's own region.
         frame = self._engine.render(scene, None if scene.shadows else border, self.log)
@@ -97,7 +97,7 @@ class Renderer:
         clock.lap("verify")
         image = lighting.composite(frame.rgba, lighting.behind(scene))
         alpha = np.rint(np.clip(frame.coverage, 0, 1) * 255).astype(np.uint8)
-        people = describe(scene.people, truth.mask, scene.camera)
+        people = describe(scene.people, truth.mask, scene.camera, caster if see_through else None)
         clock.lap("compose")
         self.seconds = dict(clock.laps)
         rights = [*(p.rights for p in scene.people), scene.lighting.rights]
@@ -143,23 +143,30 @@ class Studio:
         self._sources = sources or [source_of(settings, stage.people_seed, root) for settings in stage.assets]
         self._maps = lighting.environments(stage.lighting, root)
         self._photographs = backdrop.photographs(stage.background, root)
+        self._last: tuple[int, list[PersonMesh], Lighting] | None = None
 
     def scene(self, spec: SampleSpec) -> Scene:
-        """Everything the sample shows, drawn from generator(stage seed, "sample", index) alone.
+        """Everything the sample shows. People and light are drawn from generator(stage seed, "scene", its number), and
+        are the same objects for all views of a scene; camera, background and noise from (stage seed, "sample", index).
 
         Raises AssetError, and SampleRejected when no camera sees the subject as the job asks.
         """
-        rng = generator(self._stage.seed, "sample", spec.index)
         stage, background = self._stage, self._stage.background
-        people = [self._sources[i.asset].load(i.key, rng) for i in spec.identities]
-        people = stand_together(people, stage.people, rng)
+        number = spec.index // stage.views
+        if self._last is None or self._last[0] != number:
+            self._last = None
+            rng = generator(stage.seed, "scene", number)
+            people = [self._sources[i.asset].load(i.key, rng) for i in spec.identities]
+            people = stand_together(people, stage.people, rng)
+            self._last = (number, people, lighting.draw_lighting(stage.lighting, self._maps, rng))
+        _, people, light = self._last
+        rng = generator(stage.seed, "sample", spec.index)
         camera = draw_camera(people, spec.framing, stage.camera, stage.width, stage.height, rng)
         if camera is None:
             raise SampleRejected(
                 spec.sample_id,
                 f"no camera of {ATTEMPTS} sees {people[0].identity_id} as render.camera asks; widen its ranges",
             )
-        light = lighting.draw_lighting(stage.lighting, self._maps, rng)
         behind = backdrop.draw_backdrop(background, self._photographs, stage.width, stage.height, spec.sample_id, rng)
         if behind is not None and background.estimate_light:
             light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
@@ -191,9 +198,14 @@ class Clock:
         self._last = now
 
 
-def describe(people: list[PersonMesh], mask: np.ndarray, camera: Camera) -> list[Person]:
-    """The `people` field of a frame. ``mask``: (H, W) uint8. A person nobody sees has an empty box at (0, 0)."""
-    caster = embree.Caster(people, camera.world_to_camera)
+def describe(
+    people: list[PersonMesh], mask: np.ndarray, camera: Camera, caster: embree.Caster | None = None
+) -> list[Person]:
+    """The `people` field of a frame. ``mask``: (H, W) uint8. A person nobody sees has an empty box at (0, 0).
+
+    ``caster``: one of these people that sees through blended layers, where there is one: an eye behind glasses is seen.
+    """
+    caster = caster or embree.Caster(people, camera.world_to_camera)
     described = []
     for i, person in enumerate(people):
         ys, xs = np.nonzero(mask == i + 1)

@@ -13,11 +13,11 @@ from scipy import stats
 
 from manifests import frames, plan
 from manifests.errors import SampleRejected
-from manifests.job import Engine, RenderStage
+from manifests.job import AnnySource, Engine, RenderStage
 from manifests.priors import BackgroundPrior, PeoplePrior
 from manifests.seeds import generator
 from pipeline import diversity
-from render import backdrop, lighting
+from render import backdrop, lighting, textures
 from render.assets import source_of
 from render.groundtruth import embree
 from render.placement import moved, stand_together
@@ -277,10 +277,69 @@ def test_panes_are_seen_through_or_not_by_the_job(tmp_path):
     assert through.layered[on].all()
 
 
+def test_views_of_a_scene_share_people_and_light_and_each_has_its_camera(tmp_path):
+    stage = STAGE.model_copy(update={"views": 3, "samples": 12})
+    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in Bodies().identities()]
+    studio = Studio(stage, Path("/"), tmp_path, [Bodies()])
+    specs = [plan.sample_spec(stage, "d" * 64, pool, i) for i in range(12)]
+    scenes = [studio.scene(s) for s in specs]
+    for i in range(0, 12, 3):
+        three = scenes[i : i + 3]
+        assert all(s.people is three[0].people and s.lighting is three[0].lighting for s in three)
+        assert len({s.camera.world_to_camera.tobytes() for s in three}) == 3
+        assert len({s.identities for s in specs[i : i + 3]}) == 1
+    assert len({s.identities[0] for s in specs}) == 4
+    # The middle one alone, as another worker would make it.
+    alone = Studio(stage, Path("/"), tmp_path, [Bodies()]).scene(specs[7])
+    assert np.array_equal(alone.camera.world_to_camera, scenes[7].camera.world_to_camera)
+    assert np.array_equal(alone.people[0].mesh.vertices, scenes[7].people[0].mesh.vertices)
+    assert alone.lighting.yaw_deg == scenes[7].lighting.yaw_deg
+
+
+def test_textures_are_as_fine_as_the_frame_and_cut_outs_stay_whole():
+    rng = np.random.default_rng(0)
+    egg = bodies.egg(rng)
+    egg.materials[0].base_color_texture = np.full((2048, 2048, 4), 255, np.uint8)
+    egg.materials[0].normal_texture = bodies.bumps(1024)
+    person = bodies.person("egg", egg)
+    K = np.array([[150.0, 0, 48], [0, 150.0, 64], [0, 0, 1]])
+    far = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 96, 128, "full")
+    near = Camera(np.diag([8.0, 8.0, 1]) @ K, far.world_to_camera, 768, 1024, "full")
+    small, large = textures.fitted([person], far)[0][0], textures.fitted([person], near)[0][0]
+    # Eight times the pixels: three halvings less.
+    assert small - large == 3
+    made = textures.halved([person], ((small,),))[0].mesh.materials[0]
+    assert made.base_color_texture.shape[0] == 2048 >> small
+    assert made.normal_texture.shape[0] == 1024 >> small
+    assert egg.materials[0].base_color_texture.shape[0] == 2048
+    hair = bodies.person("cards", bodies.cards(rng))
+    assert textures.halved([hair], ((3,),))[0].mesh.materials[0].base_color_texture.shape[0] == 64
+
+
+@pytest.mark.engine
+def test_a_view_rendered_after_others_has_the_bytes_of_one_rendered_alone(tmp_path):
+    import cv2
+
+    from render.blender.engine import BlenderEngine
+
+    cv2.imwrite(str(tmp_path / "sky.hdr"), np.full((16, 32, 3), 0.4, np.float32))
+    light = Lighting("sky", str(tmp_path / "sky.hdr"), 0.0, 1.0, {})
+    people = [bodies.person("egg", bodies.egg(np.random.default_rng(0)))]
+    K = np.array([[120.0, 0, 48], [0, 120.0, 64], [0, 0, 1]])
+    cameras = [
+        Camera(K, frames.look_at(np.array([x, -3.0, 1.0]), np.array([0, 0, 0.7])), 96, 128, "full") for x in (0, 1, -1)
+    ]
+    engine = BlenderEngine(Engine(samples=2), 1, tmp_path)
+    after = [engine.render(Scene(people, c, light, i), None) for i, c in enumerate(cameras)]
+    alone = BlenderEngine(Engine(samples=2), 1, tmp_path).render(Scene(people, cameras[2], light, 2), None)
+    assert np.array_equal(after[2].rgba, alone.rgba)
+    assert np.array_equal(after[2].depth, alone.depth)
+    assert after[2].seconds["build"] < after[0].seconds["build"]
+
+
 @pytest.mark.soak
 def test_a_hundred_scenes_of_real_people_stand_and_stay_apart(tmp_path):
-    stage = STAGE.model_copy(update={"assets": [{"source": "anny", "count": 16}]})
-    stage = RenderStage.model_validate(stage.model_dump())
+    stage = STAGE.model_copy(update={"assets": [AnnySource(count=16)]})
     source = source_of(stage.assets[0], 0, Path("/"))
     pool = [plan.Identity(name, 0, key, "train") for name, key, _ in source.identities()]
     studio = Studio(stage, Path("/"), tmp_path, [source])

@@ -21,6 +21,7 @@ from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matr
 from manifests.job import Engine
 from render.blender.materials import VERTEX_COLORS, build_material
 from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
+from render.textures import fitted, halved
 
 # What Blender only prints; a frame that comes with one of these is not to be trusted.
 FATAL = re.compile(
@@ -44,6 +45,9 @@ LETTERS = {"Combined": "RGBA", "Normal": "XYZ"}
 # An AOV that people's materials set to 1: their coverage, when the film's alpha also holds shadows on the ground.
 PERSON_PASS = {"Person": ("Person",)}
 GROUND_M = 40.0
+KINDS = ("objects", "meshes", "cameras", "materials", "images", "worlds", "textures", "lights", "node_groups")
+# Pictures that Blender itself keeps.
+OWN_IMAGES = ("RENDER_RESULT", "COMPOSITING")
 MISS_M = 1e9
 
 
@@ -66,7 +70,8 @@ class Frame:
 
 
 class BlenderEngine:
-    """Renders scenes one after another; every data-block is removed between frames (bpy keeps what one forgets).
+    """Renders scenes one after another; people stay in Blender while scenes hold the same list of them, as the views of
+    one scene do, and every other data-block is removed between frames (bpy keeps what one forgets).
 
     ``threads``: fixed thread count. ``scratch``: folder for the pass file, best in memory.
     """
@@ -80,6 +85,8 @@ class BlenderEngine:
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
         bpy.context.preferences.filepaths.use_scripts_auto_execute = False
         self.device = choose_device(settings.device)
+        # The people in Blender now: the list they came as, with shadow marks or not, their halvings, their data-blocks.
+        self._kept: tuple[list[PersonMesh], bool, tuple[tuple[int, ...], ...], dict[str, set[Any]]] | None = None
         kind = "" if self.device == "cpu" else f"/{self.device}"
         # What a sample says of its maker: "cycles", "cycles/optix", "eevee".
         self.name = "eevee" if settings.renderer == "eevee" else f"cycles{kind}"
@@ -101,9 +108,10 @@ class BlenderEngine:
                 painted = self._trace({"Combined": ("Combined",)}, eevee=True) if eevee else {}
                 passes = self._trace(wanted) | painted
             except RuntimeError as error:
+                self._kept = None
                 raise RenderError("", f"Blender: {error}".strip()) from None
             finally:
-                self._clear()
+                self._clear(keep_people=True)
                 self._exr.unlink(missing_ok=True)
             printed = log()
         at.append(time.perf_counter())
@@ -164,13 +172,30 @@ class BlenderEngine:
             image.use_exr_interleave = True
         render.filepath = str(self._exr)
 
-    def _build(self, scene: Scene, border: tuple[int, int, int, int] | None) -> None:
+    def _people(self, scene: Scene) -> None:
+        """Have the scene's people in Blender, with textures as fine as its camera needs: those of the last view stay."""
         blender = bpy.context.scene
-        blender.cycles.seed = scene.seed & 0x7FFFFFFF
-        for i, person in enumerate(scene.people):
+        times = fitted(scene.people, scene.camera)
+        if self._kept is not None:
+            people, shadows, before, _ = self._kept
+            if people is scene.people and shadows == scene.shadows:
+                finest = tuple(tuple(map(min, b, t)) for b, t in zip(before, times))
+                if finest == before:
+                    return
+                # What one view did not show another may: what either needs serves the next ones too.
+                times = finest
+        self._kept = None
+        self._clear()
+        for i, person in enumerate(halved(scene.people, times)):
             obj = build_person(person, scene.shadows)
             obj.pass_index = i + 1
             blender.collection.objects.link(obj)
+        self._kept = (scene.people, scene.shadows, times, {kind: set(getattr(bpy.data, kind)) for kind in KINDS})
+
+    def _build(self, scene: Scene, border: tuple[int, int, int, int] | None) -> None:
+        blender = bpy.context.scene
+        self._people(scene)
+        blender.cycles.seed = scene.seed & 0x7FFFFFFF
         layer = blender.view_layers[0]
         while layer.aovs:
             layer.aovs.remove(layer.aovs[0])
@@ -193,25 +218,17 @@ class BlenderEngine:
             r.border_min_x, r.border_max_x = x0 / width, x1 / width
             r.border_min_y, r.border_max_y = 1 - y1 / height, 1 - y0 / height
 
-    def _clear(self) -> None:
+    def _clear(self, keep_people: bool = False) -> None:
         """Remove every data-block a frame made."""
         blender = bpy.context.scene
         blender.camera = None
         blender.world = None
-        for kind in (
-            "objects",
-            "meshes",
-            "cameras",
-            "materials",
-            "images",
-            "worlds",
-            "textures",
-            "lights",
-            "node_groups",
-        ):
-            blocks = getattr(bpy.data, kind)
-            blocks_to_go = [b for b in blocks if not (kind == "images" and b.type in ("RENDER_RESULT", "COMPOSITING"))]
-            bpy.data.batch_remove(blocks_to_go)
+        kept = self._kept[3] if keep_people and self._kept is not None else {}
+        for kind in KINDS:
+            stay = kept.get(kind, set())
+            bpy.data.batch_remove(
+                [b for b in getattr(bpy.data, kind) if b not in stay and getattr(b, "type", "") not in OWN_IMAGES]
+            )
 
 
 def choose_device(wanted: str) -> str:

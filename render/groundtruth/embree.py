@@ -204,10 +204,17 @@ def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int,
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def cast(people: list[PersonMesh], camera: Camera, see_through: bool = True, extras: tuple[str, ...] = ()) -> Truth:
+def cast(
+    people: list[PersonMesh],
+    camera: Camera,
+    see_through: bool = True,
+    extras: tuple[str, ...] = (),
+    caster: Caster | None = None,
+) -> Truth:
     """Every geometry channel of a frame; one ray per pixel centre inside the people's region.
 
-    ``see_through``: blended materials do not stop a ray. ``extras``: "normal_shading", "albedo".
+    ``see_through``: blended materials do not stop a ray. ``extras``: "normal_shading", "albedo". ``caster``: one made of
+    the same people, camera and ``see_through``, where there is one.
     """
     h, w = camera.height, camera.width
     truth = Truth(
@@ -223,7 +230,7 @@ def cast(people: list[PersonMesh], camera: Camera, see_through: bool = True, ext
     if box is None:
         return truth
     x0, y0, x1, y1 = box
-    caster = Caster(people, camera.world_to_camera, see_through)
+    caster = caster or Caster(people, camera.world_to_camera, see_through)
     directions = camera_rays(camera.K, w, h)[y0:y1, x0:x1].reshape(-1, 3)
     face, z, weights = caster.first_hits(directions)
     truth.layered[y0:y1, x0:x1] = caster.through.reshape(y1 - y0, x1 - x0)
