@@ -165,6 +165,8 @@ class BlenderEngine:
         layer = scene.view_layers[0]
         layer.use_pass_z = layer.use_pass_object_index = True
         image = render.image_settings
+        if hasattr(image, "media_type"):
+            image.media_type = "MULTI_LAYER_IMAGE"
         image.file_format = "OPEN_EXR_MULTILAYER"
         image.color_mode, image.color_depth, image.exr_codec = "RGBA", "32", "NONE"
         # Blender 5 writes multi-part files unless told otherwise; one part is what the reader below expects.
