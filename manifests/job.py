@@ -97,6 +97,8 @@ class RenderStage(Model):
     engine: Engine = Engine()
     verify_limits: Verify = Verify()
     image_format: Literal["jpeg", "jpeg444", "png", "webp"] = "jpeg"
+    depth_format: Literal["u16", "float32"] = Field("u16", description="u16: within 0.02 mm; float32: every bit")
+    normal_bits: Literal[12, 16, 32] = Field(12, description="per octahedral axis: 0.06 or 0.004 degree; 32: every bit")
     workers: int = Field(0, ge=0, description="0 = one per core")
     deadline_s: float = Field(600.0, gt=0, description="floor of a task's deadline")
     recycle_tasks: int = Field(100, ge=1)

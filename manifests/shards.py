@@ -36,18 +36,28 @@ class Shard:
     xxh3: str
 
 
-def row_of(sample: RenderedSample, image_format: str = "jpeg") -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Coding:
+    """How arrays become bytes: ``image`` jpeg, jpeg444, png or webp; ``exact_depth`` float32; ``normal_bits`` 12, 16, 32."""
+
+    image: str = "jpeg"
+    exact_depth: bool = False
+    normal_bits: int = 12
+
+
+def row_of(sample: RenderedSample, coding: Coding | None = None) -> dict[str, Any]:
     """One row of the "rendered" schema, arrays coded. Raises ValueError where a codec's bound cannot be kept."""
-    s = sample
+    s, how = sample, coding or Coding()
+    bits = how.normal_bits
     return {
         "sample_id": s.sample_id,
         "stage_digest": s.stage_digest,
         "index": s.index,
         "split": s.split,
-        "image": _image(s.image, image_format, s.sample_id),
-        "depth": codecs.encode_depth(s.depth, s.mask),
-        "normal": codecs.encode_normal(s.normal, s.mask),
-        "normal_shading": None if s.normal_shading is None else codecs.encode_normal(s.normal_shading, s.mask),
+        "image": _image(s.image, how.image, s.sample_id),
+        "depth": codecs.encode_depth(s.depth, s.mask, how.exact_depth),
+        "normal": codecs.encode_normal(s.normal, s.mask, bits),
+        "normal_shading": None if s.normal_shading is None else codecs.encode_normal(s.normal_shading, s.mask, bits),
         "albedo": None if s.albedo is None else _image(s.albedo, "png", s.sample_id),
         "alpha": codecs.encode_u8(s.alpha),
         "mask": codecs.encode_u8(s.mask),

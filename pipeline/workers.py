@@ -17,7 +17,7 @@ from manifests.commit import Outcome, Receipt, write_receipt
 from manifests.errors import AssetError, InputError, RenderError, SampleRejected
 from manifests.job import RenderStage
 from manifests.plan import Task
-from manifests.shards import ShardWriter, row_of
+from manifests.shards import Coding, ShardWriter, row_of
 
 
 def start_ray(address: str | None) -> None:
@@ -61,6 +61,7 @@ class RenderWorker:
         from render.stage import Renderer
 
         self._stage, self._folder = stage, Path(folder)
+        self._coding = Coding(stage.image_format, stage.depth_format == "float32", stage.normal_bits)
         self._renderer = Renderer(stage, Path(root), threads)
 
     def run(self, task: Task, skip: dict[str, str], attempt: int) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class RenderWorker:
                     status, why = "failed", skip[spec.sample_id]
                 else:
                     try:
-                        writer.append(row_of(self._renderer.render(spec), self._stage.image_format))
+                        writer.append(row_of(self._renderer.render(spec), self._coding))
                     except SampleRejected as error:
                         status, why = "rejected", error.reason
                     except AssetError as error:
