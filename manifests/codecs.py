@@ -105,10 +105,9 @@ def encode_normal(normal: np.ndarray, mask: np.ndarray, bits: int = 12) -> bytes
         np.copysign(1 - np.abs(u[below]), v[below]),
     )
     half = np.float32(LEVELS[codec] / 2)
-    codes = [(np.rint(axis * half + half)).astype(np.uint16) + np.uint16(1) for axis in (u, v)]
-    if n.size and _largest_angle_deg(_unfold(*codes, LEVELS[codec]), (x, y, z)) > NORMAL_BOUND_DEG[bits]:
+    u, v = (np.rint(axis * half + half).astype(np.uint16) + np.uint16(1) for axis in (u, v))
+    if n.size and _largest_angle_deg(_unfold(u, v, LEVELS[codec]), (x, y, z)) > NORMAL_BOUND_DEG[bits]:
         raise ValueError(f"a normal came back more than {NORMAL_BOUND_DEG[bits]} degrees off")
-    u, v = codes
     high = [(u >> 8) | ((v >> 8) << 4)] if bits == 12 else [u >> 8, v >> 8]
     return _pack(codec, _scatter([u & 0xFF, v & 0xFF, *high], at, mask.size), 0.0, 0.0)
 
@@ -121,7 +120,8 @@ def decode_normal(blob: bytes | memoryview, height: int, width: int) -> np.ndarr
     flat = planes.reshape(len(planes), -1)
     at = np.flatnonzero(flat[0] | flat[2])
     normal = np.zeros((height * width, 3), np.float32)
-    for axis, values in enumerate(_unfold(*_pair(flat[:, at]), LEVELS[found.codec])):
+    u, v = _pair(flat[:, at])
+    for axis, values in enumerate(_unfold(u, v, LEVELS[found.codec])):
         normal[at, axis] = values
     return normal.reshape(height, width, 3)
 

@@ -142,7 +142,7 @@ def row_png(row: dict[str, Any]) -> bytes:
     return codecs.encode_image(np.concatenate([head, strip]), "png")
 
 
-def spread(labels: list[dict[str, Any]], count: int) -> list[int]:
+def spread(labels: Sequence[dict[str, Any]], count: int) -> list[int]:
     """At most ``count`` dataset positions, dealt over framings in turn and, within one, over identities."""
     queues: dict[str, list[int]] = {}
     for framing in FRAMINGS:

@@ -89,8 +89,8 @@ class RenderWorker:
                 outcomes.append(
                     Outcome(spec.sample_id, spec.index, status, why, round(time.perf_counter() - start, 3), attempt)
                 )
-            shard = writer.close()
-        receipt = Receipt(task.task_id, task.stage_digest, shard, outcomes, {"pid": os.getpid()})
+            shards = writer.close()
+        receipt = Receipt(task.task_id, task.stage_digest, shards, outcomes, {"pid": os.getpid()})
         write_receipt(self._folder, receipt)
         announce(self._folder, task.task_id, None)
         return {

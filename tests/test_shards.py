@@ -29,7 +29,7 @@ def test_rows_come_back_in_order_and_within_the_codecs_bounds(tmp_path):
     assert [r["sample_id"] for r in ds] == [f"ball-{i:04d}" for i in range(10)]
     truth, back = samples.ball(7), ds.sample(7)
     assert np.array_equal(back.mask, truth.mask)
-    assert np.abs(back.depth - truth.depth).max() < 22e-6
+    assert np.abs(back.depth - truth.depth).max() <= 20e-6
     assert np.array_equal(back.K, truth.K)
     assert back.people[0].asset_id == "ball/7"
     assert len(ds.filter(split="test")) == 5
@@ -39,7 +39,7 @@ def test_rows_come_back_in_order_and_within_the_codecs_bounds(tmp_path):
 
 def test_the_same_rows_make_the_same_bytes(tmp_path):
     a, b = samples.task(tmp_path / "a", 0, 3), samples.task(tmp_path / "b", 0, 3)
-    assert a.shard == b.shard
+    assert a.shards == b.shards
 
 
 def test_datasets_opens_a_shard_and_the_folder_with_the_image_decoded(tmp_path):
@@ -69,12 +69,12 @@ def test_the_first_receipt_wins_and_the_loser_removes_its_own_shard(tmp_path):
     assert commit.write_receipt(tmp_path, first)
     with ShardWriter(tmp_path, "00000000+2", "rendered") as writer:
         writer.append(row_of(samples.ball(9)))
-        other = writer.close()
-    late = commit.Receipt("00000000+2", "d" * 64, other, first.outcomes, {})
+        others = writer.close()
+    late = commit.Receipt("00000000+2", "d" * 64, others, first.outcomes, {})
     assert not commit.write_receipt(tmp_path, late)
-    assert [p.name for p in (tmp_path / "data").glob("*")] == [Path(first.shard.path).name]
+    assert [p.name for p in (tmp_path / "data").glob("*")] == [Path(first.shards[0].path).name]
     assert not commit.write_receipt(tmp_path, first)
-    assert (tmp_path / first.shard.path).exists()
+    assert (tmp_path / first.shards[0].path).exists()
 
 
 def test_two_drivers_folding_at_once_leave_one_truth(tmp_path):
@@ -145,7 +145,7 @@ def test_an_error_while_writing_leaves_no_file(tmp_path):
 
 def test_no_rows_make_no_shard(tmp_path):
     with ShardWriter(tmp_path, "00000000+1", "rendered") as writer:
-        assert writer.close() is None
+        assert writer.close() == []
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -159,9 +159,6 @@ def test_every_flipped_bit_is_found(tmp_path):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :])
         found = verify(folder)
         path.write_bytes(raw)
-        # JSON has a few bytes of white space whose change says nothing else.
-        if raw[at : at + 1].isspace() and not found:
-            continue
         assert found, f"{path.name} byte {at} bit {bit}"
     assert verify(folder) == []
 
