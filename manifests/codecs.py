@@ -189,20 +189,25 @@ def encode_image(rgb: np.ndarray, image_format: str, quality: int = 95) -> bytes
     return cv2.imencode(f".{image_format}", rgb[..., ::-1], options)[1].tobytes()
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def decode_image(data: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarray:
     """(H, W, 3) uint8 sRGB from bytes that ``encode_image`` made; photographs go through manifests/photo.py.
 
-    Raises ShardError.
+    ``out``: an array to decode into. Raises ShardError, also where the picture has another size than ``out``.
     """
     if data[:2] == b"\xff\xd8" and simplejpeg is not None:
         try:
-            return simplejpeg.decode_jpeg(data, "RGB")
+            if out is None:
+                return simplejpeg.decode_jpeg(data, "RGB")
+            if simplejpeg.decode_jpeg_header(data)[:2] == out.shape[:2]:
+                return simplejpeg.decode_jpeg(data, "RGB", buffer=out)
         except ValueError as error:
             raise ShardError(f"image does not decode: {error}") from None
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ShardError("image does not decode")
-    return np.ascontiguousarray(bgr[..., ::-1])
+    if out is not None and bgr.shape != out.shape:
+        raise ShardError(f"image is {bgr.shape[1]}x{bgr.shape[0]}, {out.shape[1]}x{out.shape[0]} expected")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, out)
 
 
 def _pair(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

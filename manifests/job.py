@@ -173,6 +173,7 @@ class PretrainStage(Model):
     """Masked autoencoder (He et al. 2022)."""
 
     data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
+    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
     model: Literal["tiny", "small", "base", "large"] = "tiny"
     width: int = Field(96, ge=16)
     height: int = Field(128, ge=16)
@@ -190,6 +191,7 @@ class FinetuneStage(Model):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     task: Literal["depth", "normal"]
     data: list[str] = Field(["render"], min_length=1)
+    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
     init: str = Field("pretrain", description="`pretrain`, `random`, or a checkpoint file")
     model: Literal["tiny", "small", "base", "large"] = "tiny"
     width: int = Field(96, ge=16)
