@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,12 +40,12 @@ class Shards(Datasource):
         edges = [len(self._dataset) * i // count for i in range(count + 1)]
         sizes = self._dataset.labels.table["bytes"].to_pylist()
         tasks = []
-        for low, high in zip(edges, edges[1:]):
+        for low, high in itertools.pairwise(edges):
             metadata = BlockMetadata(
                 num_rows=high - low, size_bytes=sum(sizes[low:high]), input_files=None, exec_stats=None
             )
-            view = self._dataset[low:high]
-            tasks.append(ReadTask(lambda view=view: blocks(view), metadata, per_task_row_limit=per_task_row_limit))
+            read_rows = functools.partial(blocks, self._dataset[low:high])
+            tasks.append(ReadTask(read_rows, metadata, per_task_row_limit=per_task_row_limit))
         return tasks
 
 

@@ -27,7 +27,8 @@ def start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 512 * 2**20}
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+    # "local": without it Ray joins whatever cluster someone else has running on this machine.
+    ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
 
 
 def check_shared(folder: Path) -> None:
