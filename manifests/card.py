@@ -84,7 +84,7 @@ def card(manifest: dict[str, Any], table: pa.Table, file_of: Callable[[str], str
     free = manifest["redistributable"]
     pending = len(manifest["pending"])
     return f"""---
-license: other
+license: {_licence(manifest)}
 size_categories:
 - {_size(manifest["rows"])}
 tags:
@@ -180,6 +180,12 @@ def _splits(manifest: dict[str, Any]) -> str:
 
 def _megabytes(manifest: dict[str, Any]) -> str:
     return f"{sum(s['bytes'] for s in manifest['shards']) / 1e6:.1f}"
+
+
+def _licence(manifest: dict[str, Any]) -> str:
+    """The Hub's word: one SPDX id in small letters where all rows share it, else `other`; the table has the details."""
+    found = list(manifest["licences"])
+    return found[0].lower() if len(found) == 1 and not found[0].startswith("LicenseRef") else "other"
 
 
 def _size(rows: int) -> str:

@@ -73,12 +73,15 @@ def row_bytes(row: dict[str, Any]) -> int:
 
 
 def row_hash(row: dict[str, Any]) -> str:
-    """xxh3-128 over all that a row holds, as Arrow gives it back: finds the damaged row in a damaged shard."""
+    """xxh3-128 over all that a row holds, as Arrow gives it back: finds the damaged row in a damaged shard.
+
+    All but ``index``, its number in one dataset: the row stays the same in a filtered or merged one.
+    """
     digest = xxhash.xxh3_128()
     for blob in _blobs(row):
         digest.update(len(blob).to_bytes(8, "little"))
         digest.update(blob)
-    rest = {k: v if k not in BLOBS else v is not None for k, v in row.items()}
+    rest = {k: v if k not in BLOBS else v is not None for k, v in row.items() if k != "index"}
     if row.get("image"):
         rest["image"] = row["image"]["path"]
     digest.update(json.dumps(rest, sort_keys=True, default=bytes.hex).encode())

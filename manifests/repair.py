@@ -201,7 +201,7 @@ def _mend_shard(
 
 def _sound_rows(store: Store, shard: dict[str, Any], labels: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """Rows of a damaged shard that hash to what the index says; batches past the damage are found by their offsets."""
-    wanted = {r["xxh3"] for r in labels}
+    wanted = {(r["xxh3"], r["index"]) for r in labels}
     found: dict[str, dict[str, Any]] = {}
     data = b""
     with contextlib.suppress(MaquetteError):
@@ -216,8 +216,8 @@ def _sound_rows(store: Store, shard: dict[str, Any], labels: list[dict[str, Any]
             for i in range(batch.num_rows):
                 with contextlib.suppress(pa.ArrowInvalid, ValueError, UnicodeDecodeError, KeyError, OSError):
                     row = batch.slice(i, 1).to_pylist()[0]
-                    if (digest := index.row_hash(row)) in wanted:
-                        found[digest] = row
+                    if (index.row_hash(row), row["index"]) in wanted:
+                        found[row["sample_id"]] = row
     return list(found.values())
 
 

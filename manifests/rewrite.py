@@ -113,8 +113,8 @@ def subset(source: Dataset, out: str | Path) -> int:
     """
     if not len(source):
         raise InputError(f"{source.url}: no row is left to write; nothing was made")
-    count = write(_plain(source), out, source.kind, source.manifest["stage_digest"])
-    _copy_columns([source], out)
+    count = write(plain(source), out, source.kind, source.manifest["stage_digest"])
+    copy_columns([source], out)
     return count
 
 
@@ -128,8 +128,8 @@ def merge(folders: list[str | Path], out: str | Path) -> int:
         )
     digests = sorted({s.manifest["stage_digest"] for s in sources})
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    count = write((row for s in sources for row in _plain(s)), out, kinds[0], digest)
-    _copy_columns(sources, out)
+    count = write((row for s in sources for row in plain(s)), out, kinds[0], digest)
+    copy_columns(sources, out)
     return count
 
 
@@ -150,7 +150,7 @@ def split(source: Dataset, out: str | Path, by: str) -> dict[str, int]:
     }
 
 
-def _plain(source: Dataset) -> Iterator[dict[str, Any]]:
+def plain(source: Dataset) -> Iterator[dict[str, Any]]:
     """Rows without added columns."""
     for i in range(len(source)):
         batch, at = source.batch(i)
@@ -179,7 +179,7 @@ def _rewrite(folder: str | Path, dataset: Dataset, paths: list[str]) -> list[str
     key = hashlib.sha256("\n".join([*sorted(paths), *rows.labels.table["sample_id"].to_pylist()]).encode()).hexdigest()
     task_id = f"{key[:16]}"
     with ShardWriter(folder, task_id, dataset.kind) as writer:
-        for row in _plain(rows):
+        for row in plain(rows):
             writer.append(row)
         shards = writer.close()
     receipt = Receipt(task_id, dataset.manifest["stage_digest"], shards, [], {}, replaces=sorted(paths))
@@ -202,7 +202,7 @@ def _rewrite_columns(folder: str | Path, manifest: dict[str, Any], gone: set[str
         fold(folder, manifest["kind"], manifest["stage_digest"], rebuild=True)
 
 
-def _copy_columns(sources: list[Dataset], out: str | Path) -> None:
+def copy_columns(sources: list[Dataset], out: str | Path) -> None:
     """Add the sources' added columns to the new dataset: those of one name together, where their schemas agree."""
     target = Dataset(out)
     kept = set(target.labels.table["sample_id"].to_pylist())

@@ -145,7 +145,7 @@ def _row(row: dict[str, Any], kind: str, label: dict[str, Any] | None, deep: boo
     problems = []
     if label is None or label["sample_id"] != row["sample_id"]:
         problems.append("the index names another sample here")
-    elif label["xxh3"] != row_hash(row):
+    elif label["xxh3"] != row_hash(row) or label["index"] != row["index"]:
         problems.append("it is not the row that the index hashed")
     if kind == "rendered":
         if deep:

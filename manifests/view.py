@@ -27,7 +27,7 @@ LIMBS = (
 CLAY, SKY, STONE = (201, 100, 66), (64, 140, 190), (150, 143, 135)
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def summary(folder: str | Path) -> dict[str, Any]:
     """Counts, splits, framings, sizes, rights and fields of a dataset."""
     ds = Dataset(folder)
     m = ds.manifest
