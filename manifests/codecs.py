@@ -194,6 +194,8 @@ def decode_image(data: bytes | memoryview, out: np.ndarray | None = None) -> np.
 
     ``out``: an array to decode into. Raises ShardError, also where the picture has another size than ``out``.
     """
+    # Arrow's buffers are of signed bytes, which equal no bytes and which simplejpeg refuses.
+    data = memoryview(data).cast("B")
     if data[:2] == b"\xff\xd8" and simplejpeg is not None:
         try:
             if out is None:

@@ -161,7 +161,7 @@ class Dataset:
         if pa.types.is_struct(column.type):
             column = column.field("bytes")
         value = column[at]
-        return memoryview(value.as_buffer()) if value.is_valid else None
+        return memoryview(value.as_buffer()).cast("B") if value.is_valid else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}

@@ -176,3 +176,20 @@ def test_torch_decodes_on_its_device_to_what_numpy_decodes(device):
         assert np.abs(back - np.stack([codecs.decode_normal(b, H, W) for b in blobs])).max() < 1e-6
     with pytest.raises(ValueError, match="byte planes"):
         decode.normal(torch.zeros(1, 2, 4, 4, dtype=torch.uint8))
+
+
+def test_a_picture_decodes_in_place_and_from_an_arrow_buffer():
+    import pyarrow as pa
+
+    rng = np.random.default_rng(7)
+    picture = rng.integers(0, 256, (H, W, 3), dtype=np.uint8)
+    for kind in ("jpeg", "png", "webp"):
+        data = codecs.encode_image(picture, kind)
+        truth = codecs.decode_image(data)
+        out = np.zeros((H, W, 3), np.uint8)
+        codecs.decode_image(memoryview(pa.py_buffer(data)), out)
+        assert np.array_equal(out, truth)
+        scalar = pa.array([data], pa.binary())[0].as_buffer()
+        assert np.array_equal(codecs.decode_image(memoryview(scalar)), truth), "the same decoder for any kind of bytes"
+        with pytest.raises(ShardError, match="expected"):
+            codecs.decode_image(data, np.zeros((H + 1, W, 3), np.uint8))
