@@ -96,29 +96,49 @@ def test_folding_again_writes_nothing_new(tmp_path):
 
 
 WRITE_FOREVER = """
-import sys; from pathlib import Path; from tests import samples; from manifests import commit
-folder = Path(sys.argv[1]); first = len(commit.receipts(folder)) * 2
+import resource, signal, sys; from pathlib import Path; from tests import samples; from manifests import commit
+from manifests.errors import StorageError
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+if limit:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+first = len(commit.receipts(folder)) * 2
 print("up", flush=True)
-for i in range(first, 200, 2):
-    commit.write_receipt(folder, samples.task(folder, i, 2)); commit.fold(folder, "rendered", "d" * 64)
+for i in range(first, 600, 2):
+    try:
+        commit.write_receipt(folder, samples.task(folder, i, 2)); commit.fold(folder, "rendered", "d" * 64)
+    except StorageError:
+        assert limit
 """
 
 
 def killed_writer(folder: Path, kills: int, seed: int) -> None:
+    """Two writers of the same tasks at once, one of them on a disk that may refuse, killed at random moments."""
     chance = random.Random(seed)
-    for _ in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
-        process.stdout.readline()
+    for _ in range(kills // 2):
+        # From "not even a manifest fits" to "a shard fits, the next one does not".
+        limits = ["0", str(chance.choice([0, 500, 3000, 15_000, 40_000, 60_000]))]
+        pair = [
+            subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(folder), n], cwd=ROOT, stdout=subprocess.PIPE)
+            for n in limits
+        ]
+        for process in pair:
+            process.stdout.readline()
         time.sleep(chance.uniform(0.0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        for process in pair:
+            # Killed, or at the end of its tasks: never gone by an error.
+            assert process.poll() in (None, 0)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
     commit.collect_orphans(folder, min_age_s=0)
     manifest = commit.fold(folder, "rendered", "d" * 64)
-    if manifest is None:
-        return
+    assert manifest is not None
     assert verify(folder) == []
     ids = [r["sample_id"] for r in Dataset(folder)]
-    assert ids == [f"ball-{i:04d}" for i in range(2 * len(commit.receipts(folder)))]
+    assert len(ids) == len(set(ids)) == manifest["rows"]
+    done = sorted(o.sample_id for r in commit.receipts(folder).values() for o in r.outcomes)
+    assert sorted(ids) == done
+    assert {f"data/{p.name}" for p in (folder / "data").iterdir()} == {s["path"] for s in manifest["shards"]}
     assert not [p for p in (folder / "tmp").iterdir() if p.is_file()]
 
 

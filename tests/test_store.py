@@ -20,7 +20,7 @@ from manifests.index import row_hash
 from manifests.repair import repair
 from manifests.store import LocalStore, open_store
 from manifests.verify import verify
-from tests import s3, samples
+from tests import gs, s3, samples
 from tests.conftest import ROOT
 
 
@@ -49,9 +49,19 @@ def faulty(server, bucket, monkeypatch):
     proxy.stop()
 
 
-@pytest.mark.parametrize("kind", ["disk", "bucket"])
-def test_stores_agree_on_what_names_and_bytes_do(kind, tmp_path, bucket):
-    store = open_store(tmp_path / "d" if kind == "disk" else bucket)
+@pytest.fixture
+def google(monkeypatch, tmp_path):
+    """A prefix of a bucket of Google's kind."""
+    started = gs.Server()
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(started.credentials(tmp_path / "account.json")))
+    monkeypatch.setenv("MAQUETTE_CACHE", str(tmp_path / "cache"))
+    yield "gs://maquette-test/prefix"
+    started.stop()
+
+
+@pytest.mark.parametrize("kind", ["disk", "bucket", "google"])
+def test_stores_agree_on_what_names_and_bytes_do(kind, tmp_path, request):
+    store = open_store(tmp_path / "d" if kind == "disk" else request.getfixturevalue(kind))
     assert store.names("a") == []
     assert store.create("a/x.json", b"one")
     assert not store.create("a/x.json", b"two")
@@ -96,6 +106,21 @@ def test_a_dataset_in_a_bucket_is_the_one_on_disk(bucket, tmp_path):
     rewrite.withdraw(bucket, ["ball-0003"], "test")
     assert len(Dataset(bucket)) == 9
     assert verify(bucket) == []
+
+
+def test_a_dataset_in_a_google_bucket_is_the_one_on_disk(google, tmp_path):
+    here = Dataset(samples.dataset(tmp_path / "d", 6))
+    there = Dataset(samples.dataset(google, 6))
+    assert [row_hash(r) for r in there] == [row_hash(r) for r in here]
+    assert row_hash(Dataset(google, ranged=True)[4]) == row_hash(here[4])
+    first = samples.task(google, 6, 2)
+    assert commit.write_receipt(google, first)
+    late = commit.Receipt(first.task_id, "d" * 64, [], first.outcomes, {"attempt": 2})
+    assert not commit.write_receipt(google, late)
+    commit.fold(google, "rendered", "d" * 64)
+    rewrite.compact(google)
+    assert len(Dataset(google)) == 8
+    assert verify(google) == []
 
 
 def test_every_failure_of_the_network_is_outlasted(faulty, tmp_path):
