@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from manifests import index
 from manifests.card import views_are_current, write_views
-from manifests.errors import ShardError
+from manifests.errors import InputError, ShardError
 from manifests.sample import SCHEMA_VERSION
 from manifests.sealed import seal_of, sealed, unsealed
 from manifests.shards import Shard
@@ -89,10 +89,18 @@ def read_receipt(store: Store, name: str) -> Receipt:
 
 
 def newest_manifest(folder: str | Path | Store) -> dict[str, Any] | None:
-    """The newest manifest, or None in a folder that has none. Raises ShardError when it was altered."""
+    """The newest manifest, or None in a folder that has none.
+
+    Raises ShardError when it was altered, InputError when a version wrote it that kept no ledger in it.
+    """
     store = open_store(folder) if isinstance(folder, str | Path) else folder
     names = [n for n in store.names("manifest") if n.endswith(".json")]
-    return unsealed(store, names[-1]) if names else None
+    if not names:
+        return None
+    manifest = unsealed(store, names[-1])
+    if "ledger" not in manifest:
+        raise InputError(f"{store.url}: written by an older Maquette; make it again under a new name")
+    return manifest
 
 
 def fold(folder: str | Path, kind: str, stage_digest: str, rebuild: bool = False) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import pytest
 from manifests import commit, view
 from manifests.dataset import Dataset
 from manifests.errors import InputError, ShardError, StorageError
+from manifests.sealed import sealed
 from manifests.shards import ShardWriter, row_of
 from manifests.verify import geometry, verify
 from tests import samples
@@ -235,6 +236,10 @@ def test_a_folder_that_is_no_dataset_says_so(tmp_path):
     with pytest.raises(InputError, match="no dataset here"):
         Dataset(tmp_path)
     assert verify(tmp_path) == [f"{tmp_path}: no manifest"]
+    (tmp_path / "manifest").mkdir()
+    (tmp_path / "manifest/00000000.json").write_bytes(sealed({"number": 0, "shards": []}))
+    with pytest.raises(InputError, match="older Maquette"):
+        Dataset(tmp_path)
 
 
 def test_summary_and_pictures(tmp_path):
