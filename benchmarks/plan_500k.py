@@ -22,7 +22,7 @@ def receipts(folder: Path, stage: RenderStage, share: float) -> int:
         first = block * stage.samples_per_task
         n = min(stage.samples_per_task, SAMPLES - first)
         outcomes = [commit.Outcome(f"{'d' * 12}-{i:08d}", i, "done", "", 1.0, 1) for i in range(first, first + n)]
-        commit.write_receipt(folder, commit.Receipt(f"{first:08d}+{n}", "d" * 64, None, outcomes, {}))
+        commit.write_receipt(folder, commit.Receipt(f"{first:08d}+{n}", "d" * 64, [], outcomes, {}))
     return count
 
 

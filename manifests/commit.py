@@ -1,24 +1,32 @@
-"""Receipts -> numbered manifests: what is in a dataset, atomically; a crash at any point loses and doubles nothing."""
+"""Receipts -> numbered manifests: what is in a dataset, atomically; a crash at any point loses and doubles nothing.
+
+The ledger is receipts/ (tasks), rewrites/ (shards put in the place of others), tombstones/ (withdrawn ids) and columns/
+(columns added later): small sealed files, each created once. A manifest is the sum of a ledger, with the index of all
+rows; it can be made again from the ledger, and the ledger's files from it.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
-import os
-import time
-import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from manifests.errors import ShardError
+from manifests import index
+from manifests.card import views_are_current, write_views
+from manifests.errors import InputError, ShardError
 from manifests.sample import SCHEMA_VERSION
-from manifests.shards import Shard, fsync_folder, read_shard, row_bytes, row_hash, storage
+from manifests.sealed import seal_of, sealed, unsealed
+from manifests.shards import Shard
+from manifests.store import LocalStore, Store, open_store
+
+LEDGER = ("receipts", "rewrites", "tombstones", "columns")
+# Small reads of a bucket take 50 ms each, whatever their size.
+READERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,237 +43,238 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """One finished task: its commit point."""
+    """One finished task: its commit point. ``replaces``: shards that these stand for (rewrites only)."""
 
     task_id: str
     stage_digest: str
-    shard: Shard | None
+    shards: list[Shard]
     outcomes: list[Outcome]
     extra: dict[str, Any]
+    replaces: list[str] = dataclasses.field(default_factory=list)
 
 
-def write_receipt(folder: Path, receipt: Receipt) -> bool:
-    """Create receipts/TASK.json whole and exclusively; the first writer wins.
+def write_receipt(folder: str | Path, receipt: Receipt) -> bool:
+    """Create receipts/TASK.json (rewrites/TASK.json when it replaces shards) whole and exclusively; the first writer wins.
 
-    False when another attempt was first: then this attempt's shard is deleted, unless it is the very same file. Raises
-    StorageError.
+    False when another attempt was first: then this attempt's shards are deleted, unless they are the very same files.
+    Raises StorageError.
     """
-    path = folder / "receipts" / f"{receipt.task_id}.json"
-    fresh = folder / "tmp" / f"{receipt.task_id}-{uuid.uuid4().hex[:8]}.json"
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(fresh, sealed(dataclasses.asdict(receipt)))
-        try:
-            # link is atomic and refuses to replace: the one exclusive create that also has its contents.
-            os.link(fresh, path)
-            first = True
-        except FileExistsError:
-            first = False
-        finally:
-            fresh.unlink(missing_ok=True)
-        fsync_folder(path.parent)
-    if not first and receipt.shard is not None:
-        winner = _receipt(path)
-        if winner.shard is None or winner.shard.path != receipt.shard.path:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / receipt.shard.path).unlink()
-    return first
+    store = open_store(folder)
+    name = f"{'rewrites' if receipt.replaces else 'receipts'}/{receipt.task_id}.json"
+    if store.create(name, sealed(dataclasses.asdict(receipt))):
+        return True
+    winner = {s.path for s in read_receipt(store, name).shards}
+    for shard in receipt.shards:
+        if shard.path not in winner:
+            store.delete(shard.path)
+    return False
 
 
-def receipts(folder: Path) -> dict[str, Receipt]:
-    """task id -> receipt, in order of task id. Raises ShardError when one was altered."""
-    return {p.stem: _receipt(p) for p in sorted((folder / "receipts").glob("*.json"))}
+def receipts(folder: str | Path) -> dict[str, Receipt]:
+    """task id -> receipt of every finished task, in order of task id. Raises ShardError when one was altered."""
+    store = open_store(folder)
+    return {r.task_id: r for r in _read_all(store, store.names("receipts"))}
 
 
-def fold(folder: Path, kind: str, stage_digest: str) -> dict[str, Any] | None:
-    """Fold all receipts into the next manifest and its index, card and `datasets` views; returns the newest manifest,
+def read_receipt(store: Store, name: str) -> Receipt:
+    """The receipt in file ``name``. Raises ShardError when it was altered, or is none."""
+    body = unsealed(store, name)
+    body.pop("sha256")
+    try:
+        body["shards"] = [Shard(**s) for s in body["shards"]]
+        body["outcomes"] = [Outcome(**o) for o in body["outcomes"]]
+        return Receipt(**body)
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{store.url}/{name}: not a receipt ({error}); run `maquette repair` on its dataset") from None
+
+
+def newest_manifest(folder: str | Path | Store) -> dict[str, Any] | None:
+    """The newest manifest, or None in a folder that has none.
+
+    Raises ShardError when it was altered, InputError when a version wrote it that kept no ledger in it.
+    """
+    store = open_store(folder) if isinstance(folder, str | Path) else folder
+    names = [n for n in store.names("manifest") if n.endswith(".json")]
+    if not names:
+        return None
+    manifest = unsealed(store, names[-1])
+    if "ledger" not in manifest:
+        raise InputError(f"{store.url}: written by an older Maquette; make it again under a new name")
+    return manifest
+
+
+def fold(folder: str | Path, kind: str, stage_digest: str, rebuild: bool = False) -> dict[str, Any] | None:
+    """Fold the ledger into the next manifest and its index, card and `datasets` views; returns the newest manifest,
     None before the first receipt.
 
-    Nothing is written when the newest manifest already says the same. Two drivers may fold at once: a number is
-    taken by
-    exclusive create, and the loser reads again. Raises StorageError, ShardError.
+    Only files that the newest manifest does not know are read; ``rebuild`` reads all of them. Nothing is written when
+    the newest manifest already says the same. Two drivers may fold at once: a number is taken by exclusive create,
+    and the loser reads again. Raises StorageError, ShardError.
     """
+    store = open_store(folder)
     while True:
-        found = receipts(folder)
-        newest = newest_manifest(folder)
-        if not found and newest is None:
+        newest = newest_manifest(store)
+        ledger = _Ledger(store, newest, rebuild)
+        if newest is None and not ledger.known:
             return None
-        tasks = [r for r in found.values() if r.shard is not None]
-        shards = [{"task_id": r.task_id, **dataclasses.asdict(r.shard)} for r in tasks if r.shard]
-        counts = Counter(o.status for r in found.values() for o in r.outcomes)
-        if newest and newest["shards"] == shards and newest["counts"] == dict(counts):
-            return newest
+        if newest is not None and not ledger.changed:
+            manifest, table = newest, index.read(store, newest)
+            break
         number = newest["number"] + 1 if newest else 0
-        rows = index_rows(folder, shards, newest)
+        table = ledger.table()
         body = {
             "number": number,
             "kind": kind,
             "schema_version": SCHEMA_VERSION,
             "stage_digest": stage_digest,
-            "rows": sum(s["rows"] for s in shards),
-            "counts": dict(counts),
-            "splits": dict(Counter(r["split"] for r in rows)),
-            "licences": dict(Counter(licence for r in rows for licence in r["licences"])),
-            "redistributable": sum(r["redistributable"] for r in rows),
-            "shards": shards,
-            "tombstones": [],
+            "rows": table.num_rows,
+            "counts": dict(ledger.counts),
+            "splits": _counted(table["split"]),
+            "licences": _counted(pc.list_flatten(table["licences"])),
+            "redistributable": pc.sum(table["redistributable"]).as_py() or 0,
+            "shards": [ledger.shards[path] for path in sorted(ledger.shards)],
+            "pending": ledger.pending(table),
+            "withdrawn": sorted(ledger.withdrawn),
+            "columns": ledger.columns,
+            "ledger": dict(sorted(ledger.known.items())),
+            "rewrites": ledger.rewrites,
             "parent": newest["sha256"] if newest else None,
+            **index.write(store, number, table),
         }
-        with storage(folder / "index"):
-            body |= _write_index(folder, number, rows)
-            if _publish(folder, number, body):
-                break
-    from manifests.card import write_views
-
-    manifest = newest_manifest(folder)
-    assert manifest is not None
-    with storage(folder):
-        write_views(folder, manifest, rows)
+        if store.create(f"manifest/{number:08d}.json", sealed(body)):
+            manifest = unsealed(store, f"manifest/{number:08d}.json")
+            break
+        rebuild = False
+    # Another driver may publish while the views are written: the last word must be the newest manifest's.
+    while not views_are_current(store, manifest):
+        write_views(store, manifest, table)
+        latest = newest_manifest(store)
+        assert latest is not None
+        if latest["sha256"] != manifest["sha256"]:
+            manifest, table = latest, index.read(store, latest)
     return manifest
 
 
-def _write_index(folder: Path, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write index/NUMBER-SHA12.parquet before the manifest that names it; the hash keeps two drivers' files apart."""
-    (folder / "index").mkdir(parents=True, exist_ok=True)
-    fresh = folder / "tmp" / f"index-{uuid.uuid4().hex[:8]}.parquet"
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), fresh)
-    digest = hashlib.sha256(fresh.read_bytes()).hexdigest()
-    name = f"index/{number:08d}-{digest[:12]}.parquet"
-    os.replace(fresh, folder / name)
-    return {"index": name, "index_sha256": digest}
+class _Ledger:
+    """The ledger's files summed up, starting from what the newest manifest knows of them."""
+
+    def __init__(self, store: Store, newest: dict[str, Any] | None, rebuild: bool) -> None:
+        names = {n.removesuffix(".json"): n for part in LEDGER for n in store.names(part) if n.endswith(".json")}
+        start = newest if newest and not rebuild and not set(newest["ledger"]) - set(names) else None
+        self._store = store
+        self.known: dict[str, str] = dict(start["ledger"]) if start else {}
+        self.shards = {s["path"]: s for s in start["shards"]} if start else {}
+        self.counts: Counter[str] = Counter(start["counts"] if start else {})
+        self.withdrawn = set(start["withdrawn"]) if start else set()
+        self.columns: list[dict[str, Any]] = list(start["columns"]) if start else []
+        self.rewrites: dict[str, list[str]] = dict(start["rewrites"]) if start else {}
+        fresh = [k for k in names if k not in self.known]
+        self.changed = bool(fresh) or start is None
+        self._parts = [index.read(store, start)] if start and self.changed else []
+        receipts = {k: n for k, n in names.items() if k in fresh and k.startswith("receipts/")}
+        rewrites = {k: n for k, n in names.items() if k in fresh and k.startswith("rewrites/")}
+        for key, receipt in zip(receipts, _read_all(store, list(receipts.values()))):
+            self._add(key, receipt)
+        self._replace(dict(zip(rewrites, _read_all(store, list(rewrites.values())))))
+        for key in fresh:
+            if key.startswith(("tombstones/", "columns/")):
+                body = unsealed(store, names[key])
+                self.known[key] = body["sha256"][:16]
+                if key.startswith("tombstones/"):
+                    self.withdrawn |= set(body["ids"])
+                else:
+                    self.columns.append(body["columns"])
+
+    def _add(self, key: str, receipt: Receipt) -> None:
+        self.known[key] = _seal(receipt)
+        self.counts.update(o.status for o in receipt.outcomes)
+        for shard in receipt.shards:
+            entry = {k: v for k, v in vars(shard).items() if k != "index"}
+            self.shards[shard.path] = {"task_id": receipt.task_id, **entry}
+            self._parts.append(pa.Table.from_pylist(shard.index, schema=index.SCHEMA))
+
+    def _replace(self, waiting: dict[str, Receipt]) -> None:
+        """Apply rewrites whose shards are all live, as long as there is one; of two that claim a shard, one is left out."""
+        progress = True
+        while progress:
+            progress = False
+            for key in sorted(waiting):
+                if set(waiting[key].replaces) <= set(self.shards):
+                    receipt = waiting.pop(key)
+                    for path in receipt.replaces:
+                        del self.shards[path]
+                    self.rewrites[key] = receipt.replaces
+                    self._add(key, receipt)
+                    progress = True
+        for key, receipt in waiting.items():
+            self.known[key] = _seal(receipt)
+
+    def table(self) -> pa.Table:
+        """The index: rows of live shards that nobody withdrew, in order of (index, sample_id)."""
+        whole = pa.concat_tables(self._parts) if self._parts else index.SCHEMA.empty_table()
+        live = pc.is_in(whole["shard"], pa.array(self.shards, pa.string()))
+        gone = pc.is_in(whole["sample_id"], pa.array(sorted(self.withdrawn), pa.string()))
+        kept = whole.filter(pc.and_not(live, gone))
+        return kept.sort_by([("index", "ascending"), ("sample_id", "ascending")])
+
+    def pending(self, table: pa.Table) -> list[str]:
+        """Live shards whose bytes still hold withdrawn rows."""
+        have = _counted(table["shard"])
+        return (
+            sorted(path for path, s in self.shards.items() if have.get(path, 0) < s["rows"]) if self.withdrawn else []
+        )
 
 
-def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """The newest manifest, or None in a folder that has none. Raises ShardError when it was altered."""
-    paths = sorted((folder / "manifest").glob("*.json"))
-    return unsealed(paths[-1]) if paths else None
-
-
-def collect_orphans(folder: Path, min_age_s: float = 60.0) -> list[Path]:
-    """Remove temporary files, and shards that no receipt names, older than ``min_age_s``; returns what was removed.
+def collect_orphans(folder: str | Path, min_age_s: float = 60.0) -> list[str]:
+    """Remove temporary files, and shards and indices that nothing names, older than ``min_age_s``; returns their names.
 
     The age keeps the work of another driver's workers: between its rename and its receipt a shard looks like an orphan.
     """
-    named = {r.shard.path for r in receipts(folder).values() if r.shard}
-    orphans = [p for p in sorted((folder / "tmp").glob("*")) if p.is_file()]
-    orphans += [p for p in sorted((folder / "data").glob("*.arrow")) if f"data/{p.name}" not in named]
-    with storage(folder):
-        orphans = [p for p in orphans if p.exists() and time.time() - p.stat().st_mtime >= min_age_s]
-        for path in orphans:
-            path.unlink(missing_ok=True)
+    store = open_store(folder)
+    newest = newest_manifest(store)
+    known = set(newest["ledger"]) if newest else set()
+    named = {s["path"] for s in newest["shards"]} if newest else set()
+    # What no manifest has folded yet may still become live.
+    unfolded = [
+        n for part in ("receipts", "rewrites") for n in store.names(part) if n.removesuffix(".json") not in known
+    ]
+    named |= {s.path for r in _read_all(store, unfolded) for s in r.shards}
+    named |= {unsealed(store, n)["index"] for n in store.names("manifest")}
+    named |= {c["path"] for c in newest["columns"]} if newest else set()
+    orphans = store.names("tmp") if isinstance(store, LocalStore) else []
+    orphans += [n for part in ("data", "index") for n in store.names(part) if n not in named]
+    orphans += [n for n in store.names("columns") if n.endswith(".arrow") and n not in named]
+    orphans = [n for n in orphans if min_age_s <= store.age_s(n) < float("inf")]
+    for name in orphans:
+        store.delete(name)
     return orphans
 
 
-INDEX_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("index", pa.int64()),
-        ("split", pa.string()),
-        ("shard", pa.string()),
-        ("position", pa.int32()),
-        ("bytes", pa.int64()),
-        ("xxh3", pa.string()),
-        ("framing", pa.string()),
-        ("assets", pa.list_(pa.string())),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("people", pa.int32()),
-        ("licences", pa.list_(pa.string())),
-        ("redistributable", pa.bool_()),
-    ]
-)
+def drop_history(folder: str | Path) -> list[str]:
+    """Remove manifests before the newest one, and their indices; returns the names.
+
+    Only indices that those manifests name: one without a manifest may be another driver's, about to get its own.
+    """
+    store = open_store(folder)
+    newest = newest_manifest(store)
+    dropped = []
+    for name in store.names("manifest")[:-1]:
+        old = unsealed(store, name)["index"]
+        dropped += [n for n in (name, old) if newest is None or n != newest["index"]]
+        for gone in dropped[-2:]:
+            store.delete(gone)
+    return dropped
 
 
-def index_rows(folder: Path, shards: list[dict[str, Any]], newest: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """One row per sample in order of ``index``; shards that the newest index knows are not read again."""
-    known: dict[str, list[dict[str, Any]]] = {}
-    if newest:
-        for row in pq.read_table(folder / newest["index"]).to_pylist():
-            known.setdefault(row["shard"], []).append(row)
-    rows: list[dict[str, Any]] = []
-    for shard in shards:
-        have = known.get(shard["path"])
-        if have is None or len(have) != shard["rows"]:
-            have = [_index_row(r, shard["path"], i) for i, r in enumerate(read_shard(folder / shard["path"]))]
-        rows += have
-    return sorted(rows, key=lambda r: (r["index"], r["sample_id"]))
+def _read_all(store: Store, names: list[str]) -> list[Receipt]:
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda name: read_receipt(store, name), names))
 
 
-def _index_row(row: dict[str, Any], shard: str, position: int) -> dict[str, Any]:
-    camera = row.get("camera") or {}
-    return {
-        "sample_id": row["sample_id"],
-        "index": row["index"],
-        "split": row["split"],
-        "shard": shard,
-        "position": position,
-        "bytes": row_bytes(row),
-        "xxh3": row_hash(row),
-        "framing": camera.get("framing"),
-        "assets": [p["asset_id"] for p in row.get("people") or []],
-        "width": camera.get("width") or row.get("width"),
-        "height": camera.get("height") or row.get("height"),
-        "people": len(row.get("people") or row.get("boxes") or []),
-        "licences": sorted({r["licence"] for r in row["rights"] if r["licence"]}),
-        "redistributable": all(r["redistributable"] for r in row["rights"]),
-    }
+def _seal(receipt: Receipt) -> str:
+    """The first half of the sha256 that the receipt's file carries: enough to notice an exchange."""
+    return seal_of(dataclasses.asdict(receipt))[:16]
 
 
-def sealed(body: dict[str, Any]) -> str:
-    """JSON text of ``body`` with its own sha256 inside."""
-    text = json.dumps(body, sort_keys=True)
-    return json.dumps({**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}, sort_keys=True, indent=1)
-
-
-def unsealed(path: Path) -> dict[str, Any]:
-    """The dict that ``sealed`` wrote, its sha256 kept. Raises ShardError when a byte differs."""
-    with storage(path):
-        text = path.read_bytes()
-    try:
-        body = json.loads(text)
-        said = body.pop("sha256")
-    except (ValueError, KeyError, AttributeError):
-        raise ShardError(f"{path}: not readable as JSON with a sha256; run `maquette verify` on its dataset") from None
-    if hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() != said:
-        raise ShardError(
-            f"{path}: its sha256 does not match; the file was altered. Restore or delete it to redo the task"
-        )
-    return {**body, "sha256": said}
-
-
-def _receipt(path: Path) -> Receipt:
-    body = unsealed(path)
-    body.pop("sha256")
-    try:
-        shard = Shard(**body["shard"]) if body["shard"] else None
-        return Receipt(
-            body["task_id"], body["stage_digest"], shard, [Outcome(**o) for o in body["outcomes"]], body["extra"]
-        )
-    except (KeyError, TypeError) as error:
-        raise ShardError(f"{path}: not a receipt ({error})") from None
-
-
-def _publish(folder: Path, number: int, body: dict[str, Any]) -> bool:
-    """Create manifest ``number`` exclusively; False when another driver took it."""
-    path = folder / "manifest" / f"{number:08d}.json"
-    fresh = folder / "tmp" / f"manifest-{uuid.uuid4().hex[:8]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    _write_synced(fresh, sealed(body))
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        return False
-    finally:
-        fresh.unlink(missing_ok=True)
-    fsync_folder(path.parent)
-    return True
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _counted(values: pa.ChunkedArray) -> dict[str, int]:
+    return {v["values"]: v["counts"] for v in pc.value_counts(values).to_pylist() if v["values"] is not None}

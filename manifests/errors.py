@@ -120,5 +120,9 @@ class StorageError(MaquetteError):
     exit_code = STORAGE
 
 
+class MissingError(StorageError):
+    """Storage answers, and has no such file or object."""
+
+
 class ShardError(StorageError):
     """Stored bytes are not what was written."""

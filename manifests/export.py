@@ -28,7 +28,7 @@ OPENED_BY_DATASETS = {"parquet": "*.parquet", "webdataset": "*.tar"}
 
 
 def export(
-    folder: Path,
+    folder: str | Path,
     name: str,
     out: Path,
     split: str | None = None,

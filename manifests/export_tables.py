@@ -23,9 +23,9 @@ from manifests import codecs
 from manifests.errors import InputError, PhotoError
 from manifests.export_folders import npy, png_plane
 from manifests.frames import NORMAL_FRAME
+from manifests.index import BLOBS
 from manifests.privacy import without_metadata
 from manifests.sample import IMAGE, feature, schema
-from manifests.shards import BLOBS
 
 PLANES = ("alpha", "mask", "segmentation")
 NORMALS = ("normal", "normal_shading")

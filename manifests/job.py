@@ -81,6 +81,8 @@ class RenderStage(Model):
     engine: Engine = Engine()
     verify_limits: Verify = Verify()
     image_format: Literal["jpeg", "jpeg444", "png", "webp"] = "jpeg"
+    depth_format: Literal["u16", "float32"] = Field("u16", description="u16: within 0.02 mm; float32: every bit")
+    normal_bits: Literal[12, 16, 32] = Field(12, description="per octahedral axis: 0.06 or 0.004 degree; 32: every bit")
     workers: int = Field(0, ge=0, description="0 = one per core")
     deadline_s: float = Field(600.0, gt=0, description="floor of a task's deadline")
     recycle_tasks: int = Field(100, ge=1)
@@ -159,6 +161,7 @@ class PretrainStage(Model):
     """Masked autoencoder (He et al. 2022)."""
 
     data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
+    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
     model: Literal["tiny", "small", "base", "large"] = "tiny"
     width: int = Field(96, ge=16)
     height: int = Field(128, ge=16)
@@ -176,6 +179,7 @@ class FinetuneStage(Model):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     task: Literal["depth", "normal"]
     data: list[str] = Field(["render"], min_length=1)
+    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
     init: str = Field("pretrain", description="`pretrain`, `random`, or a checkpoint file")
     model: Literal["tiny", "small", "base", "large"] = "tiny"
     width: int = Field(96, ge=16)

@@ -17,37 +17,51 @@ import pyarrow as pa
 import xxhash
 
 from manifests import codecs
-from manifests.errors import ShardError, StorageError
+from manifests.errors import ShardError
+from manifests.index import label, row_bytes, row_hash
 from manifests.sample import Person, RenderedSample, schema
+from manifests.store import open_store, storage
 
 MAX_BATCH_ROWS = 16
 MAX_BATCH_BYTES = 32 * 2**20
-BLOBS = ("image", "depth", "normal", "normal_shading", "albedo", "alpha", "mask", "segmentation")
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished file: ``path`` relative to the dataset folder, its size and hashes."""
+    """A finished file: ``path`` relative to the dataset folder, its one split, size and hashes, and its index rows."""
 
     path: str
+    split: str
     rows: int
     bytes: int
     sha256: str
     xxh3: str
+    index: list[dict[str, Any]] = dataclasses.field(repr=False)
 
 
-def row_of(sample: RenderedSample, image_format: str = "jpeg") -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Coding:
+    """How arrays become bytes: ``image`` jpeg, jpeg444, png or webp; ``exact_depth`` float32; ``normal_bits`` 12, 16, 32."""
+
+    image: str = "jpeg"
+    exact_depth: bool = False
+    normal_bits: int = 12
+
+
+def row_of(sample: RenderedSample, coding: Coding | None = None) -> dict[str, Any]:
     """One row of the "rendered" schema, arrays coded. Raises ValueError where a codec's bound cannot be kept."""
-    s = sample
+    s, how = sample, coding or Coding()
+    bits = how.normal_bits
     return {
         "sample_id": s.sample_id,
         "stage_digest": s.stage_digest,
         "index": s.index,
         "split": s.split,
-        "image": _image(s.image, image_format, s.sample_id),
-        "depth": codecs.encode_depth(s.depth, s.mask),
-        "normal": codecs.encode_normal(s.normal, s.mask),
-        "normal_shading": None if s.normal_shading is None else codecs.encode_normal(s.normal_shading, s.mask),
+        "image": _image(s.image, how.image, s.sample_id),
+        "depth": codecs.encode_depth(s.depth, s.mask, how.exact_depth),
+        "normal": codecs.encode_normal(s.normal, s.mask, bits),
+        "normal_shading": None if s.normal_shading is None else codecs.encode_normal(s.normal_shading, s.mask, bits),
         "albedo": None if s.albedo is None else _image(s.albedo, "png", s.sample_id),
         "alpha": codecs.encode_u8(s.alpha),
         "mask": codecs.encode_u8(s.mask),
@@ -96,82 +110,105 @@ def sample_of(row: dict[str, Any]) -> RenderedSample:
 
 
 class ShardWriter:
-    """Writes one task's rows to ``folder``/data/TASK-SHA12.arrow; the file is complete or absent.
+    """Writes one task's rows to ``folder``/data/TASK-SPLIT-SHA12.arrow, a file for each split; complete or absent.
 
-    Use as a context manager: leaving it by an error removes the temporary file. ``close`` fsyncs, re-opens, counts and
-    decodes before the rename. Raises StorageError when the disk refuses.
+    One split a file: `datasets` opens whole files, and held-out people must not come along. Use as a context manager:
+    leaving it by an error removes the temporary files. ``close`` fsyncs, re-opens, hashes every row again and decodes
+    one before the rename. ``folder``: a path or bucket URL. Raises StorageError when the storage refuses.
     """
 
-    def __init__(self, folder: Path, task_id: str, kind: str) -> None:
-        self._folder, self._task_id, self._kind = Path(folder), task_id, kind
-        self._schema = schema(kind)
-        self._temporary = self._folder / "tmp" / f"{task_id}-{uuid.uuid4().hex[:8]}.arrow.tmp"
-        self._pending: list[dict[str, Any]] = []
-        self._pending_bytes = 0
-        self._rows = 0
-        self._sink: _HashingFile | None = None
-        self._stream: Any = None
-        self._result: Shard | None = None
+    def __init__(self, folder: str | Path, task_id: str, kind: str) -> None:
+        self._store = open_store(folder)
+        self._task_id, self._kind = task_id, kind
+        self._streams: dict[str, _Stream] = {}
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._sink is not None:
-            self._sink.abandon()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink()
+        for stream in self._streams.values():
+            stream.abandon()
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; batches are cut at 16 rows or 32 MB, whichever comes first."""
+        split = row["split"]
+        if split not in self._streams:
+            path = self._store.scratch() / f"{self._task_id}-{uuid.uuid4().hex[:8]}.arrow.tmp"
+            self._streams[split] = _Stream(path, self._kind, self._task_id)
+        self._streams[split].append(row)
+
+    def close(self) -> list[Shard]:
+        """Commit the files under their final names, in order of split; an empty list when no row was appended."""
+        finished = [(split, stream, stream.finish()) for split, stream in sorted(self._streams.items())]
+        shards = []
+        for split, stream, labels in finished:
+            sha256 = stream.sink.sha256.hexdigest()
+            name = f"data/{self._task_id}-{split}-{sha256[:12]}.arrow"
+            for row in labels:
+                row["shard"] = name
+            self._store.publish(stream.path, name)
+            xxh3 = stream.sink.xxh3.hexdigest()
+            shards.append(Shard(name, split, len(labels), stream.sink.size, sha256, xxh3, labels))
+        return shards
+
+
+class _Stream:
+    """One temporary Arrow stream file and the index rows of what went into it."""
+
+    def __init__(self, path: Path, kind: str, task_id: str) -> None:
+        self.path, self._kind, self._task_id = path, kind, task_id
+        self._pending: list[dict[str, Any]] = []
+        self._pending_bytes = 0
+        self._labels: list[dict[str, Any]] = []
+        with storage(path):
+            self.sink = _HashingFile(path)
+            self._writer = pa.ipc.new_stream(pa.PythonFile(self.sink, mode="w"), schema(kind))
+
+    def append(self, row: dict[str, Any]) -> None:
         size = row_bytes(row)
         if self._pending and (len(self._pending) == MAX_BATCH_ROWS or self._pending_bytes + size > MAX_BATCH_BYTES):
             self._flush()
         self._pending.append(row)
         self._pending_bytes += size
 
-    def close(self) -> Shard | None:
-        """Commit the file under its final name; None when no row was appended."""
-        if self._pending:
-            self._flush()
-        if self._sink is None:
-            return None
-        with storage(self._temporary):
-            self._stream.close()
-            self._sink.finish()
-        sink, self._sink = self._sink, None
+    def finish(self) -> list[dict[str, Any]]:
+        """Close, sync, re-open and compare; returns the index rows without their shard's name."""
+        self._flush()
+        with storage(self.path):
+            self._writer.close()
+            self.sink.finish()
         self._check()
-        name = f"data/{self._task_id}-{sink.sha256.hexdigest()[:12]}.arrow"
-        with storage(self._folder / name):
-            (self._folder / "data").mkdir(parents=True, exist_ok=True)
-            os.replace(self._temporary, self._folder / name)
-            fsync_folder(self._folder / "data")
-        return Shard(name, self._rows, sink.size, sink.sha256.hexdigest(), sink.xxh3.hexdigest())
+        return self._labels
+
+    def abandon(self) -> None:
+        self.sink.abandon()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def _flush(self) -> None:
-        with storage(self._temporary):
-            if self._sink is None:
-                self._temporary.parent.mkdir(parents=True, exist_ok=True)
-                self._sink = _HashingFile(self._temporary)
-                self._stream = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), self._schema)
-            batch = pa.RecordBatch.from_pylist(self._pending, schema=self._schema)
-            self._stream.write_batch(batch)
-        self._rows += len(self._pending)
+        batch = pa.RecordBatch.from_pylist(self._pending, schema=schema(self._kind))
+        with storage(self.path):
+            self._writer.write_batch(batch)
+        # As Arrow holds them, not as they were given: float32 columns round.
+        self._labels += [label(row, len(self._labels) + i) for i, row in enumerate(rows_of(batch))]
         self._pending, self._pending_bytes = [], 0
 
     def _check(self) -> None:
-        """What stands on disk must be what was handed in: count the rows and decode one."""
-        rows = 0
-        last: dict[str, Any] | None = None
-        for batch in read_batches(self._temporary):
-            rows += batch.num_rows
-            last = batch.slice(batch.num_rows - 1).to_pylist()[0]
-        if rows != self._rows or last is None:
+        """What stands on disk must be what was handed in: each row's hash again, and one row decoded."""
+        row: dict[str, Any] | None = None
+        position = 0
+        for batch, offset, size in located_batches(self.path):
+            for i, row in enumerate(rows_of(batch)):
+                if position >= len(self._labels) or row_hash(row) != self._labels[position]["xxh3"]:
+                    raise ShardError(f"shard of task {self._task_id}: row {position} did not read back; check the disk")
+                self._labels[position] |= {"batch_offset": offset, "batch_bytes": size, "batch_row": i}
+                position += 1
+        if position != len(self._labels) or row is None:
             raise ShardError(
-                f"shard of task {self._task_id}: wrote {self._rows} rows, read back {rows}; check the disk"
+                f"shard of task {self._task_id}: wrote {len(self._labels)} rows, read back {position}; check the disk"
             )
         if self._kind == "rendered":
-            sample_of(last)
+            sample_of(row)
 
 
 class _HashingFile:
@@ -219,64 +256,42 @@ class _HashingFile:
             self._file.close()
 
 
-@contextlib.contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError that names ``path`` and says what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            f"{path}: {reason}; finished work is kept: free space or mend the storage, then run again"
-        ) from None
+def located_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+    """(batch, offset, bytes) of each record batch of a local shard, memory-mapped.
 
-
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The record batches of a shard, memory-mapped. Raises ShardError when it is missing, truncated or no Arrow
-    stream.
+    Raises ShardError when the file is missing, truncated or no Arrow stream; batches before the damage come first.
     """
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            yield from reader
+        with pa.memory_map(str(path)) as source:
+            fields = pa.ipc.read_schema(source)
+            while True:
+                offset = source.tell()
+                try:
+                    message = pa.ipc.read_message(source)
+                except EOFError:
+                    # The end-of-stream mark or a cut between two batches; the writer always leaves the mark.
+                    if source.size() - offset != len(END_OF_STREAM):
+                        raise ShardError(f"shard {path}: ends without its mark; run `maquette verify`") from None
+                    return
+                yield pa.ipc.read_record_batch(message, fields), offset, source.tell() - offset
     except (OSError, pa.ArrowInvalid) as error:
         raise ShardError(f"shard {path}: {str(error).splitlines()[0]}; run `maquette verify` on its dataset") from None
 
 
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The record batches of a local shard, as ``located_batches``."""
+    return (batch for batch, _, _ in located_batches(path))
+
+
+def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows of a batch as dicts, one at a time: a whole batch of blobs would be copied at once."""
+    return (batch.slice(i, 1).to_pylist()[0] for i in range(batch.num_rows))
+
+
 def read_shard(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a shard as dicts, in order."""
+    """The rows of a local shard as dicts, in order."""
     for batch in read_batches(path):
-        for i in range(batch.num_rows):
-            yield batch.slice(i, 1).to_pylist()[0]
-
-
-def row_bytes(row: dict[str, Any]) -> int:
-    """Bytes of a row's blobs."""
-    return sum(len(b) for b in _blobs(row))
-
-
-def row_hash(row: dict[str, Any]) -> str:
-    """xxh3-128 over a row's blobs in field order: finds the damaged row in a damaged shard."""
-    digest = xxhash.xxh3_128()
-    for blob in _blobs(row):
-        digest.update(len(blob).to_bytes(8, "little"))
-        digest.update(blob)
-    return digest.hexdigest()
-
-
-def _blobs(row: dict[str, Any]) -> Iterator[bytes]:
-    for name in BLOBS:
-        value = row.get(name)
-        if value is not None:
-            yield value["bytes"] if isinstance(value, dict) else value
+        yield from rows_of(batch)
 
 
 def _image(rgb: np.ndarray, image_format: str, name: str) -> dict[str, Any]:

@@ -8,99 +8,151 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import xxhash
 
-from manifests.commit import newest_manifest, receipts
+from manifests import index
+from manifests.cache import fetched
+from manifests.columns import read as read_columns
+from manifests.commit import LEDGER, newest_manifest
 from manifests.errors import MaquetteError
 from manifests.sample import RenderedSample, schema
-from manifests.shards import read_batches, row_hash, sample_of
+from manifests.sealed import unsealed
+from manifests.shards import located_batches, row_hash, rows_of, sample_of
+from manifests.store import Store, open_store
+
+CHUNK_BYTES = 8 * 2**20
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: str | Path, deep: bool = True) -> list[str]:
     """Problems of the dataset in ``folder``, one line each; an empty list means sound.
 
-    Re-reads every byte: the manifest's, receipts', index's and shards' hashes, the index's hash of each row, counts,
-    schema;
-    decodes every rendered row and checks its geometry.
+    Re-reads every byte: manifests, ledger, index and shards against the hashes that each carries or another holds, the
+    index's hash of each row, counts, schema. ``deep`` decodes every rendered row and checks its geometry, too.
     """
-    folder = Path(folder)
-    try:
-        manifest = newest_manifest(folder)
-    except MaquetteError as error:
-        return [str(error)]
+    store = open_store(folder)
+    problems, manifest = ledger_problems(store)
     if manifest is None:
-        return [f"{folder}: no manifest"]
-    problems: list[str] = []
-    try:
-        named = {r.shard.path for r in receipts(folder).values() if r.shard}
-        problems += [f"{s['path']}: no receipt names it" for s in manifest["shards"] if s["path"] not in named]
-    except MaquetteError as error:
-        problems.append(str(error))
+        return problems or [f"{store.url}: no manifest"]
     labels: dict[str, dict[int, dict[str, Any]]] = {}
     try:
-        raw = (folder / manifest["index"]).read_bytes()
-        if hashlib.sha256(raw).hexdigest() != manifest["index_sha256"]:
-            problems.append(f"{manifest['index']}: its sha256 is not the manifest's")
-        else:
-            rows = pq.read_table(folder / manifest["index"]).to_pylist()
-            for row in rows:
-                labels.setdefault(row["shard"], {})[row["position"]] = row
-            twice = [k for k, n in Counter(r["sample_id"] for r in rows).items() if n > 1]
-            problems += [f"sample {k}: stands more than once" for k in twice]
-            if len(rows) != manifest["rows"]:
-                problems.append(f"{manifest['index']}: {len(rows)} rows, the manifest says {manifest['rows']}")
-    except OSError as error:
-        problems.append(f"{manifest['index']}: {error.strerror}")
+        table = index.read(store, manifest)
+        for row in table.to_pylist():
+            labels.setdefault(row["shard"], {})[row["position"]] = row
+        twice = [k for k, n in Counter(table["sample_id"].to_pylist()).items() if n > 1]
+        problems += [f"sample {k}: stands more than once" for k in twice]
+        if table.num_rows != manifest["rows"]:
+            problems.append(f"{manifest['index']}: {table.num_rows} rows, the manifest says {manifest['rows']}")
+    except MaquetteError as error:
+        problems.append(str(error))
     for shard in manifest["shards"]:
-        problems += _shard(folder, shard, manifest["kind"], labels.get(shard["path"], {}))
+        problems += shard_problems(store, shard) or _rows(
+            store, shard, manifest["kind"], labels.get(shard["path"], {}), deep, shard["path"] in manifest["pending"]
+        )
+    for entry in manifest["columns"]:
+        problems += shard_problems(store, entry)
+        try:
+            if not problems and read_columns(fetched(store, entry)).num_rows != entry["rows"]:
+                problems.append(f"{entry['path']}: not the {entry['rows']} rows the manifest says")
+        except MaquetteError as error:
+            problems.append(str(error))
     return problems
 
 
-def _shard(folder: Path, shard: dict[str, Any], kind: str, labels: dict[int, dict[str, Any]]) -> list[str]:
-    """Problems of one shard file; ``labels``: position -> index row."""
+def ledger_problems(store: Store) -> tuple[list[str], dict[str, Any] | None]:
+    """What is wrong with manifests and ledger, and the newest manifest (None when there is none that can be trusted)."""
+    problems: list[str] = []
+    manifest: dict[str, Any] | None = None
+    try:
+        manifest = newest_manifest(store)
+    except MaquetteError as error:
+        problems.append(str(error))
+    for name in store.names("manifest")[:-1]:
+        found = _seal(store, name, None)
+        problems += found
+        if not found:
+            try:
+                index.read(store, unsealed(store, name))
+            except MaquetteError as error:
+                problems.append(str(error))
+    said = manifest["ledger"] if manifest else {}
+    names = {n.removesuffix(".json"): n for part in LEDGER for n in store.names(part) if n.endswith(".json")}
+    for key, name in names.items():
+        problems += _seal(store, name, said.get(key))
+    problems += [f"{key}.json: the manifest knows it and it is gone" for key in said if key not in names]
+    return problems, manifest
+
+
+def shard_problems(store: Store, shard: dict[str, Any]) -> list[str]:
+    """What is wrong with the bytes of a shard or column file, by its manifest entry."""
     name = shard["path"]
     sha256, xxh3, size = hashlib.sha256(), xxhash.xxh3_128(), 0
     try:
-        with (folder / name).open("rb") as file:
-            while chunk := file.read(2**22):
-                sha256.update(chunk)
-                xxh3.update(chunk)
-                size += len(chunk)
-    except OSError as error:
-        return [f"{name}: {error.strerror}"]
+        actual = store.size(name)
+        for start in range(0, actual, CHUNK_BYTES):
+            chunk = store.read_range(name, start, min(CHUNK_BYTES, actual - start))
+            sha256.update(chunk)
+            xxh3.update(chunk)
+            size += len(chunk)
+    except MaquetteError as error:
+        return [str(error)]
     if (sha256.hexdigest(), xxh3.hexdigest(), size) != (shard["sha256"], shard["xxh3"], shard["bytes"]):
         return [f"{name}: its bytes are not what was written ({size} bytes, {shard['bytes']} expected)"]
+    return []
+
+
+def _seal(store: Store, name: str, expected: str | None) -> list[str]:
+    try:
+        found = unsealed(store, name)["sha256"]
+    except MaquetteError as error:
+        return [str(error)]
+    if expected is not None and not found.startswith(expected):
+        return [f"{store.url}/{name}: sound in itself, but not the file that the manifest folded"]
+    return []
+
+
+def _rows(
+    store: Store, shard: dict[str, Any], kind: str, labels: dict[int, dict[str, Any]], deep: bool, pending: bool
+) -> list[str]:
+    """Problems of the rows of one shard whose bytes are sound; ``labels``: position -> index row."""
+    name = shard["path"]
     problems: list[str] = []
     position = 0
     try:
-        for batch in read_batches(folder / name):
+        for batch, offset, size in located_batches(fetched(store, shard)):
             if not batch.schema.equals(schema(kind)):
                 return [f"{name}: its schema is not this version's"]
-            for i in range(batch.num_rows):
-                row = batch.slice(i, 1).to_pylist()[0]
-                problems += [
-                    f"{name} row {position} ({row['sample_id']}): {p}" for p in _row(row, kind, labels.get(position))
-                ]
+            for at, row in enumerate(rows_of(batch)):
+                label = labels.get(position)
+                if label is None and pending:
+                    position += 1
+                    continue
+                found = _row(row, kind, label, deep)
+                if label and (label["batch_offset"], label["batch_bytes"], label["batch_row"]) != (offset, size, at):
+                    found.append("the index says it lies elsewhere in the file")
+                problems += [f"{name} row {position} ({row['sample_id']}): {p}" for p in found]
                 position += 1
     except MaquetteError as error:
         problems.append(str(error))
+    except pa.ArrowInvalid as error:
+        problems.append(f"{name}: {str(error).splitlines()[0]}")
     if position != shard["rows"]:
         problems.append(f"{name}: {position} rows, the manifest says {shard['rows']}")
     return problems
 
 
-def _row(row: dict[str, Any], kind: str, label: dict[str, Any] | None) -> list[str]:
+def _row(row: dict[str, Any], kind: str, label: dict[str, Any] | None, deep: bool) -> list[str]:
     problems = []
     if label is None or label["sample_id"] != row["sample_id"]:
         problems.append("the index names another sample here")
-    elif label["xxh3"] != row_hash(row):
-        problems.append("its blobs are not the ones the index hashed")
+    elif label["xxh3"] != row_hash(row) or label["index"] != row["index"]:
+        problems.append("it is not the row that the index hashed")
     if kind == "rendered":
-        try:
-            problems += geometry(sample_of(row))
-        except (MaquetteError, ValueError) as error:
-            problems.append(f"does not decode: {error}")
+        if deep:
+            try:
+                problems += geometry(sample_of(row))
+            except (MaquetteError, ValueError) as error:
+                problems.append(f"does not decode: {error}")
     elif hashlib.sha256(row["image"]["bytes"]).hexdigest() != row["sha256"]:
         problems.append("its image is not the one its sha256 names")
     return problems

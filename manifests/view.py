@@ -27,7 +27,7 @@ LIMBS = (
 CLAY, SKY, STONE = (201, 100, 66), (64, 140, 190), (150, 143, 135)
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def summary(folder: str | Path) -> dict[str, Any]:
     """Counts, splits, framings, sizes, rights and fields of a dataset."""
     ds = Dataset(folder)
     m = ds.manifest
@@ -142,7 +142,7 @@ def row_png(row: dict[str, Any]) -> bytes:
     return codecs.encode_image(np.concatenate([head, strip]), "png")
 
 
-def spread(labels: list[dict[str, Any]], count: int) -> list[int]:
+def spread(labels: Sequence[dict[str, Any]], count: int) -> list[int]:
     """At most ``count`` dataset positions, dealt over framings in turn and, within one, over identities."""
     queues: dict[str, list[int]] = {}
     for framing in FRAMINGS:

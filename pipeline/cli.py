@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
-from pipeline import assets
+from pipeline import assets, data_commands
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ app = typer.Typer(
 app.add_typer(assets.app, name="assets")
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="job manifest (YAML)")]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder or dataset folder")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override a field: render.samples=8")
 ]
@@ -103,85 +103,6 @@ def schema() -> None:
 
 
 @app.command()
-def verify(folder: Folder) -> None:
-    """Re-read every byte of a run's datasets: checksums, counts, geometry."""
-    from manifests import verify as checks
-
-    bad = 0
-    for dataset in datasets(folder):
-        problems = checks.verify(dataset)
-        bad += len(problems)
-        for problem in problems:
-            typer.echo(f"{dataset}: {problem}")
-        typer.echo(f"{dataset}: {'sound' if not problems else f'{len(problems)} problems'}")
-    raise typer.Exit(STORAGE if bad else DONE)
-
-
-@app.command()
-def inspect(
-    folder: Folder,
-    row: Annotated[list[int] | None, typer.Option(help="write these rows as PNG")] = None,
-    out: Annotated[Path, typer.Option(help="folder for the PNGs")] = Path("."),
-    sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of rendered rows (.jpg or .png)")] = None,
-) -> None:
-    """Print counts, fields and rights; --row writes rows as PNG, --sheet many of them on one picture."""
-    from manifests import codecs, view
-    from manifests.dataset import Dataset
-
-    for dataset in datasets(folder):
-        typer.echo(f"{dataset}\n" + json.dumps(view.summary(dataset), indent=2, default=str))
-        opened = Dataset(dataset)
-        if sheet and opened.kind == "rendered":
-            picture = view.contact_sheet(opened, row or view.spread(opened.labels, 12))
-            sheet.write_bytes(codecs.encode_image(picture, "png" if sheet.suffix == ".png" else "jpeg"))
-            typer.echo(str(sheet))
-        elif row:
-            out.mkdir(parents=True, exist_ok=True)
-            for i in row:
-                if not 0 <= i < len(opened):
-                    raise InputError(f"row {i}: {dataset} has rows 0 to {len(opened) - 1}")
-                path = out / f"{dataset.name}-{i:06d}.png"
-                path.write_bytes(view.row_png(opened[i]))
-                typer.echo(str(path))
-
-
-@app.command()
-def export(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="dataset folder, or run folder that holds one")],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="sapiens-v1, sapiens2-pointmap, sapiens2-normal, synthhuman, coco-keypoints, webdataset or parquet",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="folder to make; an empty one is taken")],
-    split: Annotated[str | None, typer.Option(help="only train, val or test; default: a sub-folder for each")] = None,
-    allow_restricted: Annotated[
-        bool, typer.Option("--allow-restricted", help="export rows whose rights forbid redistribution, too")
-    ] = False,
-) -> None:
-    """Write a dataset in the format of another project."""
-    from manifests.export import export as write
-    from pipeline.progress import bar
-
-    found = datasets(dataset)
-    if len(found) > 1:
-        raise InputError(f"{dataset}: holds {len(found)} datasets; name one: {' or '.join(str(f) for f in found)}")
-    with bar("export") as shown:
-        task = shown.add_task("", total=None, note=form)
-        rows = write(
-            found[0],
-            form,
-            out,
-            split,
-            allow_restricted,
-            lambda done, all_: shown.update(task, completed=done, total=all_),
-        )
-    typer.echo(f"{out}: {rows} rows as {form}")
-
-
-@app.command()
 def report(folder: Folder) -> None:
     """Build report/index.html of a run again."""
     from pipeline import report as pages
@@ -199,14 +120,8 @@ def doctor() -> None:
     raise typer.Exit(checks.main([]))
 
 
-def datasets(folder: Path) -> list[Path]:
-    """The dataset folders that ``folder`` is or holds; raises InputError when there is none."""
-    candidates = [folder, folder / "render", folder / "curate"]
-    found = [f for f in candidates if (f / "manifest").is_dir()]
-    if not found:
-        what = "no such folder" if not folder.exists() else "neither a run nor a dataset (no manifest/ inside)"
-        raise InputError(f"{folder}: {what}; give a folder such as runs/quickstart or runs/quickstart/render")
-    return found
+for command in data_commands.COMMANDS:
+    app.command()(command)
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from manifests import commit
 from manifests.errors import ShardError
 from manifests.job import CurateStage, Job
 from manifests.plan import split_of
-from manifests.shards import ShardWriter, storage
+from manifests.shards import ShardWriter
+from manifests.store import storage
 from pipeline.freeze import freeze
 from pipeline.progress import Events, bar
 
@@ -123,8 +124,8 @@ def _keep(
                 writer.append(row)
                 seconds = round(measured[decision["uri"]]["ms"] / 1e3, 6)
                 outcomes.append(commit.Outcome(row["sample_id"], i, "done", "", seconds, 1))
-            shard = writer.close()
-        commit.write_receipt(folder, commit.Receipt(task_id, digest, shard, outcomes, {}))
+            shards = writer.close()
+        commit.write_receipt(folder, commit.Receipt(task_id, digest, shards, outcomes, {}))
 
 
 def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any], path: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from manifests.errors import AssetError, InputError, RenderError, SampleRejected
 from manifests.job import RenderStage
 from manifests.plan import SampleSpec, Task
 from manifests.sample import RenderedSample
-from manifests.shards import ShardWriter, row_of
+from manifests.shards import Coding, ShardWriter, row_of
 
 # How much of Blender's own log goes into the reason of a failed sample.
 LOG_LINES = 3
@@ -77,8 +77,10 @@ class RenderWorker:
         """
         from render.stage import Renderer
 
-        self._renderer = Renderer(self._stage, self._root, self._threads)
-        Watchdog(self._stage.max_rss_mb).start()
+        stage = self._stage
+        self._coding = Coding(stage.image_format, stage.depth_format == "float32", stage.normal_bits)
+        self._renderer = Renderer(stage, self._root, self._threads)
+        Watchdog(stage.max_rss_mb).start()
 
     def run(self, task: Task, skip: dict[str, str], attempt: int) -> dict[str, Any]:
         """Render ``task`` into one shard and a receipt. ``skip``: sample id -> why it must not be tried again.
@@ -97,7 +99,7 @@ class RenderWorker:
                     status, why = "failed", skip[spec.sample_id]
                 else:
                     try:
-                        writer.append(row_of(self.render(spec), self._stage.image_format))
+                        writer.append(row_of(self.render(spec), self._coding))
                     except SampleRejected as error:
                         status, why = "rejected", error.reason
                     except AssetError as error:
@@ -107,8 +109,8 @@ class RenderWorker:
                 outcomes.append(
                     Outcome(spec.sample_id, spec.index, status, why, round(time.perf_counter() - start, 3), attempt)
                 )
-            shard = writer.close()
-        receipt = Receipt(task.task_id, task.stage_digest, shard, outcomes, {"pid": os.getpid()})
+            shards = writer.close()
+        receipt = Receipt(task.task_id, task.stage_digest, shards, outcomes, {"pid": os.getpid()})
         write_receipt(self._folder, receipt)
         notes.clear()
         return {

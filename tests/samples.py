@@ -56,7 +56,7 @@ def ball(index: int, width: int = 96, height: int = 128, split: str = "train") -
     )
 
 
-def task(folder: Path, first: int, count: int, splits: tuple[str, ...] = ("train",)) -> commit.Receipt:
+def task(folder: Path | str, first: int, count: int, splits: tuple[str, ...] = ("train",)) -> commit.Receipt:
     """Write one task's shard of balls; the receipt is returned, not written."""
     outcomes = []
     with ShardWriter(folder, f"{first:08d}+{count}", "rendered") as writer:
@@ -64,11 +64,11 @@ def task(folder: Path, first: int, count: int, splits: tuple[str, ...] = ("train
             made = ball(i, split=splits[i % len(splits)])
             writer.append(row_of(made))
             outcomes.append(commit.Outcome(made.sample_id, i, "done", "", 0.1, 1))
-        shard = writer.close()
-    return commit.Receipt(f"{first:08d}+{count}", "d" * 64, shard, outcomes, {})
+        shards = writer.close()
+    return commit.Receipt(f"{first:08d}+{count}", "d" * 64, shards, outcomes, {})
 
 
-def dataset(folder: Path, count: int, per_task: int = 4, splits: tuple[str, ...] = ("train",)) -> Path:
+def dataset(folder: Path | str, count: int, per_task: int = 4, splits: tuple[str, ...] = ("train",)) -> Path:
     """A committed dataset of ``count`` balls."""
     for first in range(0, count, per_task):
         commit.write_receipt(folder, task(folder, first, min(per_task, count - first), splits))

@@ -102,12 +102,12 @@ def rendered(folder: Path, count: int = 9) -> None:
     task = f"00000000+{count + 2}"
     with shards.ShardWriter(folder, task, "rendered") as writer:
         for i in range(count):
-            writer.append(shards.row_of(doll(i), "jpeg"))
-        shard = writer.close()
+            writer.append(shards.row_of(doll(i)))
+        written = writer.close()
     outcomes = [commit.Outcome(f"{DIGEST[:12]}-{i:08d}", i, "done", "", 3.0 + 0.2 * i, 1) for i in range(count)]
     outcomes.append(commit.Outcome("lost-1", count, "rejected", "only 98.2 % of the foreground agrees", 3.1, 1))
     outcomes.append(commit.Outcome("lost-2", count + 1, "failed", "worker died <script>alert(1)</script>", 9.0, 2))
-    commit.write_receipt(folder, commit.Receipt(task, DIGEST, shard, outcomes, {}))
+    commit.write_receipt(folder, commit.Receipt(task, DIGEST, written, outcomes, {}))
     commit.fold(folder, "rendered", DIGEST)
 
 

@@ -17,6 +17,7 @@ import pytest
 from manifests import commit, view
 from manifests.dataset import Dataset
 from manifests.errors import InputError, ShardError, StorageError
+from manifests.sealed import sealed
 from manifests.shards import ShardWriter, row_of
 from manifests.verify import geometry, verify
 from tests import samples
@@ -29,7 +30,7 @@ def test_rows_come_back_in_order_and_within_the_codecs_bounds(tmp_path):
     assert [r["sample_id"] for r in ds] == [f"ball-{i:04d}" for i in range(10)]
     truth, back = samples.ball(7), ds.sample(7)
     assert np.array_equal(back.mask, truth.mask)
-    assert np.abs(back.depth - truth.depth).max() < 22e-6
+    assert np.abs(back.depth - truth.depth).max() <= 20e-6
     assert np.array_equal(back.K, truth.K)
     assert back.people[0].asset_id == "ball/7"
     assert len(ds.filter(split="test")) == 5
@@ -39,7 +40,7 @@ def test_rows_come_back_in_order_and_within_the_codecs_bounds(tmp_path):
 
 def test_the_same_rows_make_the_same_bytes(tmp_path):
     a, b = samples.task(tmp_path / "a", 0, 3), samples.task(tmp_path / "b", 0, 3)
-    assert a.shard == b.shard
+    assert a.shards == b.shards
 
 
 def test_datasets_opens_a_shard_and_the_folder_with_the_image_decoded(tmp_path):
@@ -69,12 +70,12 @@ def test_the_first_receipt_wins_and_the_loser_removes_its_own_shard(tmp_path):
     assert commit.write_receipt(tmp_path, first)
     with ShardWriter(tmp_path, "00000000+2", "rendered") as writer:
         writer.append(row_of(samples.ball(9)))
-        other = writer.close()
-    late = commit.Receipt("00000000+2", "d" * 64, other, first.outcomes, {})
+        others = writer.close()
+    late = commit.Receipt("00000000+2", "d" * 64, others, first.outcomes, {})
     assert not commit.write_receipt(tmp_path, late)
-    assert [p.name for p in (tmp_path / "data").glob("*")] == [Path(first.shard.path).name]
+    assert [p.name for p in (tmp_path / "data").glob("*")] == [Path(first.shards[0].path).name]
     assert not commit.write_receipt(tmp_path, first)
-    assert (tmp_path / first.shard.path).exists()
+    assert (tmp_path / first.shards[0].path).exists()
 
 
 def test_two_drivers_folding_at_once_leave_one_truth(tmp_path):
@@ -96,29 +97,49 @@ def test_folding_again_writes_nothing_new(tmp_path):
 
 
 WRITE_FOREVER = """
-import sys; from pathlib import Path; from tests import samples; from manifests import commit
-folder = Path(sys.argv[1]); first = len(commit.receipts(folder)) * 2
+import resource, signal, sys; from pathlib import Path; from tests import samples; from manifests import commit
+from manifests.errors import StorageError
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+if limit:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+first = len(commit.receipts(folder)) * 2
 print("up", flush=True)
-for i in range(first, 200, 2):
-    commit.write_receipt(folder, samples.task(folder, i, 2)); commit.fold(folder, "rendered", "d" * 64)
+for i in range(first, 600, 2):
+    try:
+        commit.write_receipt(folder, samples.task(folder, i, 2)); commit.fold(folder, "rendered", "d" * 64)
+    except StorageError:
+        assert limit
 """
 
 
 def killed_writer(folder: Path, kills: int, seed: int) -> None:
+    """Two writers of the same tasks at once, one of them on a disk that may refuse, killed at random moments."""
     chance = random.Random(seed)
-    for _ in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
-        process.stdout.readline()
+    for _ in range(kills // 2):
+        # From "not even a manifest fits" to "a shard fits, the next one does not".
+        limits = ["0", str(chance.choice([0, 500, 3000, 15_000, 40_000, 60_000]))]
+        pair = [
+            subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, str(folder), n], cwd=ROOT, stdout=subprocess.PIPE)
+            for n in limits
+        ]
+        for process in pair:
+            process.stdout.readline()
         time.sleep(chance.uniform(0.0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        for process in pair:
+            # Killed, or at the end of its tasks: never gone by an error.
+            assert process.poll() in (None, 0)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
     commit.collect_orphans(folder, min_age_s=0)
     manifest = commit.fold(folder, "rendered", "d" * 64)
-    if manifest is None:
-        return
+    assert manifest is not None
     assert verify(folder) == []
     ids = [r["sample_id"] for r in Dataset(folder)]
-    assert ids == [f"ball-{i:04d}" for i in range(2 * len(commit.receipts(folder)))]
+    assert len(ids) == len(set(ids)) == manifest["rows"]
+    done = sorted(o.sample_id for r in commit.receipts(folder).values() for o in r.outcomes)
+    assert sorted(ids) == done
+    assert {f"data/{p.name}" for p in (folder / "data").iterdir()} == {s["path"] for s in manifest["shards"]}
     assert not [p for p in (folder / "tmp").iterdir() if p.is_file()]
 
 
@@ -145,7 +166,7 @@ def test_an_error_while_writing_leaves_no_file(tmp_path):
 
 def test_no_rows_make_no_shard(tmp_path):
     with ShardWriter(tmp_path, "00000000+1", "rendered") as writer:
-        assert writer.close() is None
+        assert writer.close() == []
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -159,9 +180,6 @@ def test_every_flipped_bit_is_found(tmp_path):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :])
         found = verify(folder)
         path.write_bytes(raw)
-        # JSON has a few bytes of white space whose change says nothing else.
-        if raw[at : at + 1].isspace() and not found:
-            continue
         assert found, f"{path.name} byte {at} bit {bit}"
     assert verify(folder) == []
 
@@ -218,6 +236,10 @@ def test_a_folder_that_is_no_dataset_says_so(tmp_path):
     with pytest.raises(InputError, match="no dataset here"):
         Dataset(tmp_path)
     assert verify(tmp_path) == [f"{tmp_path}: no manifest"]
+    (tmp_path / "manifest").mkdir()
+    (tmp_path / "manifest/00000000.json").write_bytes(sealed({"number": 0, "shards": []}))
+    with pytest.raises(InputError, match="older Maquette"):
+        Dataset(tmp_path)
 
 
 def test_summary_and_pictures(tmp_path):

@@ -18,7 +18,6 @@ from manifests import job as jobs
 from tests import samples
 from tests.conftest import ROOT
 from training import losses, mae, metrics, transforms, vit
-from training.data import index_at
 from training.heads import DenseModel
 from training.loop import cosine, linear, parameter_groups
 from training.settings import Optim, read
@@ -218,13 +217,6 @@ def test_flip_negates_the_x_of_normals_and_nothing_else():
     assert np.array_equal(flipped["target"], expected)
     assert np.array_equal(flipped["mask"], plain["mask"][..., ::-1])
     assert np.allclose(flipped["image"], plain["image"][..., ::-1])
-
-
-def test_order_is_a_permutation_per_epoch_that_depends_on_position_alone():
-    seen = [index_at(p, 10, 3) for p in range(30)]
-    assert [sorted(seen[i : i + 10]) for i in (0, 10, 20)] == [list(range(10))] * 3
-    assert seen[:10] != seen[10:20]
-    assert [index_at(p, 10, 3) for p in (7, 19)] == [seen[7], seen[19]]
 
 
 def test_schedules_and_layer_decay():

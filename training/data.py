@@ -1,52 +1,62 @@
-"""Dataset folders -> batches in an order that depends on seed and position alone, decoded ahead of the step by threads.
-
-Position p is the p-th sample the model ever sees: epoch p // n, place p % n in that epoch's permutation. World size,
-threads
-and restarts never enter.
-"""
+"""Dataset folders -> the rows a stage trains on, in an order that depends on seed and position alone."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
+import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from manifests import codecs, photo
 from manifests.dataset import Dataset
 from manifests.errors import InputError
-from manifests.seeds import generator
-
-PREFETCH = 3
+from training.loader import Copied, batches
+from training.order import Order, Source
 
 
 class Rows:
-    """The rows of several dataset folders, end to end, of one split (None = all)."""
+    """The rows of several dataset folders of one split (None = all), end to end, or mixed by ``weights``."""
 
-    def __init__(self, folders: list[Path], split: str | None) -> None:
-        self.split = split
-        self._sets = [Dataset(f) if split is None else Dataset(f).filter(split=split) for f in folders]
-        self._ends = np.cumsum([len(d) for d in self._sets])
+    def __init__(self, folders: list[Path], split: str | None, weights: list[float] | None = None) -> None:
+        self.split, self._weights = split, weights
+        if weights is not None and len(weights) != len(folders):
+            raise InputError(f"weights: {len(weights)} for {len(folders)} datasets; give one each")
+        self.sets = [Dataset(f) if split is None else Dataset(f).filter(split=split) for f in folders]
+        self._ends = np.cumsum([len(d) for d in self.sets])
         if not len(self):
             where = ", ".join(map(str, folders))
             raise InputError(
                 f"no {split or ''} rows in {where}: render or curate more, or choose another split".replace("  ", " ")
             )
-        # What the rows are, for the digest: a dataset's newest manifest names its every byte.
-        self.identity = [f"{d.manifest['stage_digest']}:{len(d)}" for d in self._sets]
+        # What the rows are, for the digest of a checkpoint: compacting moves rows, and changes none.
+        self.identity = [f"{d.manifest['stage_digest']}:{len(d)}:{_ids(d)}" for d in self.sets]
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, i: int) -> tuple[str, dict[str, Any]]:
         """(kind, row)."""
-        which = int(np.searchsorted(self._ends, i, side="right"))
-        dataset = self._sets[which]
-        return dataset.kind, dataset[i - (int(self._ends[which - 1]) if which else 0)]
+        which, row = (int(v[0]) for v in self.place(np.array([i])))
+        return self.sets[which].kind, self.sets[which][row]
+
+    def place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) rows, counted end to end -> (K,) datasets and (K,) rows within them."""
+        which = np.searchsorted(self._ends, rows, side="right")
+        return which, rows - np.concatenate([[0], self._ends])[which]
+
+    def order(self, seed: int) -> tuple[Order, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+        """The order of positions, and what it leads to: position -> (dataset, row).
+
+        Every row once per epoch; with weights each dataset in its own epochs, at its share.
+        """
+        if self._weights is not None:
+            order = Order([Source(str(i), len(d), w) for i, (d, w) in enumerate(zip(self.sets, self._weights))], seed)
+            return order, order
+        order = Order([Source("rows", len(self))], seed)
+        return order, lambda positions: self.place(order(positions)[1])
 
 
 def picture(kind: str, row: dict[str, Any]) -> np.ndarray:
@@ -55,41 +65,21 @@ def picture(kind: str, row: dict[str, Any]) -> np.ndarray:
     return codecs.decode_image(data) if kind == "rendered" else photo.decode(data)[0]
 
 
-def index_at(position: int, n: int, seed: int) -> int:
-    """The row that position ``position`` shows."""
-    epoch, place = divmod(position, n)
-    return int(generator(seed, "order", epoch).permutation(n)[place])
-
-
-def batches(
+def stream(
     rows: Rows,
     make: Callable[[str, dict[str, Any], np.random.Generator], dict[str, np.ndarray]],
     seed: int,
     batch: int,
     steps: range,
+    threads: int | None = None,
 ) -> Iterator[tuple[dict[str, np.ndarray], float]]:
     """Yield (stacked arrays, seconds waited) for each step. ``make`` turns a row into arrays with its own generator."""
+    order, find = rows.order(seed)
+    return batches(rows.sets, order, Copied(make), batch, steps, threads, find=find)
 
-    def one(position: int) -> dict[str, np.ndarray]:
-        kind, row = rows[index_at(position, len(rows), seed)]
-        return make(kind, row, generator(seed, "sample", position))
 
-    def whole(step: int) -> dict[str, np.ndarray]:
-        samples = [one(p) for p in range(step * batch, (step + 1) * batch)]
-        return {k: np.stack([s[k] for s in samples]) for k in samples[0]}
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[dict[str, np.ndarray]]] = deque()
-        upcoming = iter(steps)
-        for step in upcoming:
-            waiting.append(pool.submit(whole, step))
-            if len(waiting) == PREFETCH:
-                break
-        while waiting:
-            start = time.perf_counter()
-            ready = waiting.popleft().result()
-            waited = time.perf_counter() - start
-            following = next(upcoming, None)
-            if following is not None:
-                waiting.append(pool.submit(whole, following))
-            yield ready, waited
+def _ids(dataset: Dataset) -> str:
+    """A digest of the rows' ids, in order."""
+    column = pc.cast(dataset.labels.table["sample_id"], "large_string").combine_chunks()
+    data = column.to_numpy(zero_copy_only=False)
+    return hashlib.sha256("\n".join(data).encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ def finetune(run: Path, settings: Finetune) -> Path:
     """Train to the end, or go on; returns ``run``/finetune/NAME/model.safetensors."""
     size = SIZES[settings.model]
     check_grid(settings.width, settings.height, size.patch, f"finetune {settings.name}")
-    rows = data.Rows(folders(run, settings.data), "train")
+    rows = data.Rows(folders(run, settings.data), "train", settings.weights)
     torch.manual_seed(settings.seed)
     model = DenseModel(size, settings.task, settings.head_width)
     source = []
@@ -45,7 +45,7 @@ def finetune(run: Path, settings: Finetune) -> Path:
         groups=loop.parameter_groups(model, settings.optim.weight_decay, settings.layer_decay),
         optim=settings.optim,
         schedule=loop.linear(settings.optim),
-        batches=lambda steps: data.batches(rows, make, settings.seed, settings.optim.batch, steps),
+        batches=lambda steps: data.stream(rows, make, settings.seed, settings.optim.batch, steps),
         loss_of=lambda batch: loss(model(batch["image"]), batch["target"], batch["mask"]),
         digest=digest(settings, [*rows.identity, *source]),
         title=settings.name,

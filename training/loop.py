@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from manifests.errors import MaquetteError
 from training import checkpoint
+from training.loader import on_device
 from training.settings import Optim
 
 LOG_EVERY = 10
@@ -60,11 +61,11 @@ def run(
     model.train()
     with metrics:
         started = time.perf_counter()
-        for step, (arrays, waited) in enumerate(batches(range(first, optim.steps)), first):
+        for step, (batch, waited) in enumerate(on_device(batches(range(first, optim.steps)), device), first):
             share = schedule(step)
             for group in optimiser.param_groups:
                 group["lr"] = optim.lr * share * group["scale"]
-            loss = loss_of({k: torch.from_numpy(v).to(device) for k, v in arrays.items()})
+            loss = loss_of(batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), optim.clip)

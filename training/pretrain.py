@@ -19,7 +19,7 @@ def pretrain(run: Path, settings: Pretrain) -> Path:
     """Train to the end, or go on; returns ``run``/pretrain/model.safetensors. Held-out people are not looked at."""
     size = SIZES[settings.model]
     check_grid(settings.width, settings.height, size.patch, "pretrain")
-    rows = data.Rows(folders(run, settings.data), "train")
+    rows = data.Rows(folders(run, settings.data), "train", settings.weights)
     torch.manual_seed(settings.seed)
     model = MaskedAutoencoder(size, settings.decoder_dim, settings.decoder_depth, settings.mask_ratio)
     patches = (settings.width // size.patch) * (settings.height // size.patch)
@@ -32,7 +32,7 @@ def pretrain(run: Path, settings: Pretrain) -> Path:
         groups=loop.parameter_groups(model, settings.optim.weight_decay),
         optim=settings.optim,
         schedule=loop.cosine(settings.optim),
-        batches=lambda steps: data.batches(rows, make, settings.seed, settings.optim.batch, steps),
+        batches=lambda steps: data.stream(rows, make, settings.seed, settings.optim.batch, steps),
         loss_of=lambda batch: model(batch["image"], batch["order"])[0],
         digest=digest(settings, rows.identity),
         title="pretrain",

@@ -32,6 +32,7 @@ class Pretrain:
     """Masked autoencoder."""
 
     data: list[str]
+    weights: list[float] | None
     model: str
     width: int
     height: int
@@ -50,6 +51,7 @@ class Finetune:
     name: str
     task: str
     data: list[str]
+    weights: list[float] | None
     init: str
     model: str
     width: int
