@@ -17,10 +17,9 @@ import numpy as np
 import OpenEXR
 
 from manifests.errors import InputError, RenderError
-from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matrix_world
 from manifests.job import Engine
-from render.blender.materials import VERTEX_COLORS, build_material
-from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
+from render.blender.build import build_camera, build_ground, build_lamp, build_person, build_world
+from render.scene import PersonMesh, Scene
 from render.textures import fitted, halved
 
 # What Blender only prints; a frame that comes with one of these is not to be trusted.
@@ -33,18 +32,12 @@ DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("FAST", "BALANCED"), "high": 
 EEVEE = ("BLENDER_EEVEE_NEXT", "BLENDER_EEVEE")
 # Fastest first; OptiX before CUDA on the same card.
 GPU_KINDS = ("optix", "cuda", "hip", "oneapi", "metal")
-IMPORTANCE_MAP_PX = 1024
-# Cycles' sample 0 misses the pixel's centre by this much, right and down: its filter table has an even number of bins.
-# Measured by least squares on a sphere (0.00050, -0.00058 px); with the principal point moved by it, depth residuals fall
-# thirtyfold.
-CENTRE_RAY_PX = (5e-4, -5.5e-4)
 # Our name -> the pass's names in 4.5 and 5.0.
 PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "Object Index")}
 # Channels of the passes that have more than one.
 LETTERS = {"Combined": "RGBA", "Normal": "XYZ"}
 # An AOV that people's materials set to 1: their coverage, when the film's alpha also holds shadows on the ground.
 PERSON_PASS = {"Person": ("Person",)}
-GROUND_M = 40.0
 KINDS = ("objects", "meshes", "cameras", "materials", "images", "worlds", "textures", "lights", "node_groups")
 # Pictures that Blender itself keeps.
 OWN_IMAGES = ("RENDER_RESULT", "COMPOSITING")
@@ -256,111 +249,6 @@ def choose_device(wanted: str) -> str:
         raise InputError(f"render.engine.device: no {wanted} device on this machine; take auto or cpu")
     preferences.compute_device_type = "NONE"
     return "cpu"
-
-
-def build_person(person: PersonMesh, marked: bool = False) -> Any:
-    """A Blender object with exactly the triangles, corner normals and uv of ``person.mesh``; ``marked``: its materials
-    set the Person AOV.
-    """
-    m = person.mesh
-    n_faces = len(m.faces)
-    mesh = bpy.data.meshes.new(person.identity_id)
-    mesh.vertices.add(len(m.vertices))
-    mesh.vertices.foreach_set("co", np.ascontiguousarray(m.vertices, np.float32).ravel())
-    mesh.loops.add(n_faces * 3)
-    mesh.loops.foreach_set("vertex_index", np.ascontiguousarray(m.faces, np.int32).ravel())
-    mesh.polygons.add(n_faces)
-    mesh.polygons.foreach_set("loop_start", np.arange(0, n_faces * 3, 3, dtype=np.int32))
-    mesh.polygons.foreach_set("material_index", np.ascontiguousarray(m.material_index, np.int32))
-    if m.uv is not None:
-        layer = mesh.uv_layers.new(name="uv")
-        layer.uv.foreach_set("vector", np.ascontiguousarray(m.uv, np.float32).ravel())
-    if m.corner_colors is not None:
-        rgba = np.ones((n_faces * 3, 4), np.float32)
-        rgba[:, :3] = m.corner_colors.reshape(-1, 3)
-        mesh.color_attributes.new(VERTEX_COLORS, "FLOAT_COLOR", "CORNER").data.foreach_set("color", rgba.ravel())
-    for material in m.materials:
-        mesh.materials.append(build_material(material, "Person" if marked else None))
-    mesh.update(calc_edges=True)
-    mesh.shade_smooth()
-    mesh.normals_split_custom_set(np.ascontiguousarray(m.corner_normals, np.float32).reshape(-1, 3))
-    if len(mesh.polygons) != n_faces:
-        raise RenderError("", f"{person.identity_id}: Blender kept {len(mesh.polygons)} of {n_faces} faces")
-    return bpy.data.objects.new(person.identity_id, mesh)
-
-
-def build_camera(camera: Camera) -> None:
-    """Make ``camera`` the scene's camera: pose, lens, shift, resolution and pixel aspect."""
-    blender = bpy.context.scene
-    data = bpy.data.cameras.new("camera")
-    obj = bpy.data.objects.new("camera", data)
-    blender.collection.objects.link(obj)
-    blender.camera = obj
-    K = camera.K.copy()
-    K[:2, 2] += CENTRE_RAY_PX
-    intrinsics = blender_intrinsics(K, camera.width, camera.height)
-    data.sensor_fit, data.sensor_width = "HORIZONTAL", BLENDER_SENSOR_MM
-    data.lens = intrinsics["lens_mm"]
-    data.shift_x, data.shift_y = intrinsics["shift_x"], intrinsics["shift_y"]
-    data.clip_start, data.clip_end = 0.01, 1000.0
-    render = blender.render
-    render.resolution_x, render.resolution_y = camera.width, camera.height
-    render.pixel_aspect_x, render.pixel_aspect_y = intrinsics["aspect_x"], intrinsics["aspect_y"]
-    from mathutils import Matrix
-
-    obj.matrix_world = Matrix(blender_matrix_world(camera.world_to_camera).tolist())
-
-
-def build_ground() -> None:
-    """The plane z = 0, seen only through the shadows that fall on it."""
-    mesh = bpy.data.meshes.new("ground")
-    s = GROUND_M
-    mesh.from_pydata([(-s, -s, 0), (s, -s, 0), (s, s, 0), (-s, s, 0)], [], [(0, 1, 2, 3)])
-    obj = bpy.data.objects.new("ground", mesh)
-    obj.is_shadow_catcher = True
-    bpy.context.scene.collection.objects.link(obj)
-
-
-def build_lamp(lamp: Lamp) -> None:
-    """A sun or a square area lamp."""
-    from mathutils import Vector
-
-    data = bpy.data.lights.new(lamp.kind, "SUN" if lamp.kind == "sun" else "AREA")
-    data.energy = lamp.strength
-    if lamp.kind == "sun":
-        data.angle = np.radians(lamp.size)
-    else:
-        data.size = lamp.size
-    obj = bpy.data.objects.new(lamp.kind, data)
-    obj.location = lamp.position.tolist()
-    # A Blender lamp shines along its own -z.
-    obj.rotation_euler = Vector(lamp.direction.tolist()).to_track_quat("-Z", "Y").to_euler()
-    obj.visible_camera = False
-    bpy.context.scene.collection.objects.link(obj)
-
-
-def build_world(lighting: Lighting) -> None:
-    """Light the scene by an equirectangular map, turned by its yaw."""
-    world = bpy.data.worlds.new("world")
-    bpy.context.scene.world = world
-    # Left to itself Cycles builds a far finer importance map, 1.5 s of one core for every frame and no less noise
-    # (8 samples against 400: 23.7 dB either way, courtyard.exr).
-    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", IMPORTANCE_MAP_PX
-    world.use_nodes = True
-    nodes, links = world.node_tree.nodes, world.node_tree.links
-    nodes.clear()
-    coordinates, mapping = nodes.new("ShaderNodeTexCoord"), nodes.new("ShaderNodeMapping")
-    environment, background = nodes.new("ShaderNodeTexEnvironment"), nodes.new("ShaderNodeBackground")
-    output = nodes.new("ShaderNodeOutputWorld")
-    environment.image = bpy.data.images.load(lighting.path)
-    environment.image.colorspace_settings.name = "Linear Rec.709"
-    # A lookup is turned the other way round so that the map itself turns counter-clockwise.
-    mapping.inputs["Rotation"].default_value = (0.0, 0.0, -np.radians(lighting.yaw_deg))
-    background.inputs["Strength"].default_value = lighting.strength
-    links.new(coordinates.outputs["Generated"], mapping.inputs["Vector"])
-    links.new(mapping.outputs["Vector"], environment.inputs["Vector"])
-    links.new(environment.outputs["Color"], background.inputs["Color"])
-    links.new(background.outputs["Background"], output.inputs["Surface"])
 
 
 def read_passes(path: Path, passes: dict[str, tuple[str, ...]]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from render.scene import Material
 
-# The colour attribute that engine.build_person writes. Not "color": Cycles has that name for something else, and gives black.
+# The colour attribute that build.build_person writes. Not "color": Cycles has that name for something else, and gives black.
 VERTEX_COLORS = "person_color"
 
 
