@@ -84,6 +84,7 @@ class RenderStage(Model):
     depth_format: Literal["u16", "float32"] = Field("u16", description="u16: within 0.02 mm; float32: every bit")
     normal_bits: Literal[12, 16, 32] = Field(12, description="per octahedral axis: 0.06 or 0.004 degree; 32: every bit")
     workers: int = Field(0, ge=0, description="0 = one per core")
+    threads: int = Field(0, ge=0, description="of each worker; 0 = the cores shared out")
     deadline_s: float = Field(600.0, gt=0, description="floor of a task's deadline")
     recycle_tasks: int = Field(100, ge=1)
     recycle_rss_mb: int = Field(6000, ge=500, description="a worker above this is replaced after its task")
@@ -230,7 +231,16 @@ class Job(Model):
 
 
 # Fields that change no byte of a stage's output: they stay out of its digest.
-NOT_IN_DIGEST = {"workers", "deadline_s", "recycle_tasks", "recycle_rss_mb", "max_rss_mb", "samples", "device"}
+NOT_IN_DIGEST = {
+    "workers",
+    "threads",
+    "deadline_s",
+    "recycle_tasks",
+    "recycle_rss_mb",
+    "max_rss_mb",
+    "samples",
+    "device",
+}
 
 
 def digest_fields(stage: Model) -> dict[str, Any]:

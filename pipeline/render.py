@@ -52,7 +52,7 @@ class RenderDriver:
         self._stillborn = 0
         have = ray.cluster_resources()
         self._workers = stage.workers or int(have.get("CPU", 1))
-        self._threads = max(1, (os.cpu_count() or 1) // self._workers)
+        self._threads = stage.threads or max(1, (os.cpu_count() or 1) // self._workers)
         # Several workers share a card; Ray hides all cards from an actor that asks for none.
         share = 0.0 if stage.engine.device == "cpu" else have.get("GPU", 0.0) / self._workers
         self._gpus = int(share) if share > 1 else round(share, 4)
