@@ -9,6 +9,7 @@ from typing import Any
 
 from manifests.errors import DONE, FAILURES, InputError, JobError, StorageError
 from manifests.job import Job, dump
+from manifests.store import REMOTE, open_store
 from pipeline.progress import Events, console, seconds
 
 STAGES = ("render", "curate", "pretrain", "finetune", "evaluate", "report")
@@ -112,7 +113,7 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
     for where, names in readers:
         for name in names:
             made = name in ("render", "curate") and (name in wanted or (run / name / "manifest").is_dir())
-            if not made and not (root / name / "manifest").is_dir():
+            if not made and not open_store(name if REMOTE.match(name) else root / name).names("manifest"):
                 problems.append(f'{where}.data: "{name}": neither a stage of this run nor a dataset folder')
     if "finetune" in wanted:
         for i, finetune in enumerate(job.finetune):
@@ -135,7 +136,8 @@ def _resolved(job: Job, root: Path) -> Job:
     """
 
     def path(name: str) -> str:
-        return name if name in ("render", "curate", "pretrain", "random") else str((root / name).resolve())
+        known = name in ("render", "curate", "pretrain", "random") or REMOTE.match(name)
+        return name if known else str((root / name).resolve())
 
     tree = job.model_dump()
     for section in [tree["pretrain"], tree["evaluate"], *tree["finetune"]]:

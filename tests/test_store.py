@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from manifests.index import row_hash
 from manifests.repair import repair
 from manifests.store import LocalStore, open_store
 from manifests.verify import verify
-from tests import gs, s3, samples
+from tests import gs, runs, s3, samples
 from tests.conftest import ROOT
 
 
@@ -221,3 +222,17 @@ def test_a_hundred_pairs_of_writers_to_a_bucket_killed(bucket):
 @pytest.mark.soak
 def test_writers_to_a_failing_bucket_killed(faulty):
     killed_writer(faulty[0], 30, seed=2)
+
+
+def test_a_job_trains_on_a_bucket(bucket, tmp_path):
+    samples.dataset(bucket, 8)
+    optim = {"steps": 2, "batch": 4, "lr": 1e-3, "warmup_steps": 1, "checkpoint_every": 2}
+    stage = {"data": [bucket], "width": 32, "height": 48, "optim": optim}
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps({"name": "b", "runs": str(tmp_path / "runs"), "pretrain": stage}))
+    code, said = runs.maquette("run", path)
+    assert code == 0, said
+    assert (tmp_path / "runs/b/pretrain/model.safetensors").is_file()
+    code, said = runs.maquette("run", path, "--set", f"pretrain.data.0={bucket}/nothing", "--set", "name=c")
+    assert code == 2, said
+    assert "neither a stage of this run nor a dataset folder" in said
