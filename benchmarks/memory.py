@@ -17,7 +17,8 @@ import psutil
 from matplotlib.figure import Figure
 
 from manifests import plan
-from manifests.job import AnnySource, Engine, RenderStage
+from manifests.assets import AnnySource
+from manifests.job import Engine, RenderStage
 from manifests.shards import ShardWriter, row_of
 from render.stage import Renderer, pool
 

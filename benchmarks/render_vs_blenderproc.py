@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 
 from manifests import frames
-from manifests.job import AnnySource, Engine, FilesSource, RenderStage
+from manifests.assets import AnnySource, FilesSource
+from manifests.job import Engine, RenderStage
 from manifests.plan import SampleSpec
 from manifests.priors import CameraPrior
 from manifests.seeds import generator

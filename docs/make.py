@@ -12,7 +12,7 @@ import trimesh
 import yaml
 from PIL import Image
 
-from manifests.job import AnnySource
+from manifests.assets import AnnySource
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople
 

@@ -19,6 +19,7 @@ from manifests.cache import fetched
 from manifests.columns import Columns
 from manifests.commit import newest_manifest
 from manifests.errors import InputError, MissingError, ShardError
+from manifests.index import row_hash
 from manifests.sample import RenderedSample
 from manifests.shards import sample_of
 from manifests.store import LocalStore, open_store
@@ -89,6 +90,16 @@ class Dataset:
         row = batch.slice(at, 1).to_pylist()[0]
         for added in self._columns:
             row |= added.row(row["sample_id"])
+        return row
+
+    def checked(self, i: int) -> dict[str, Any]:
+        """Row ``i`` of the shards, without joined columns, compared with its hash in the index; raises ShardError."""
+        batch, at = self.batch(i)
+        row = batch.slice(at, 1).to_pylist()[0]
+        if row_hash(row) != self.labels[i]["xxh3"]:
+            raise ShardError(
+                f"row {row['sample_id']} of {self.url}: not the bytes that were written; run `maquette repair`"
+            )
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -89,7 +89,8 @@ def _write(
 
         def rows(part: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
             nonlocal done
-            for number, row in enumerate(part):
+            for number in range(len(part)):
+                row = part.checked(number)
                 stem = stems[row["sample_id"]]
                 yield stem, row
                 # After the yield: a row is listed and counted once its files stand.

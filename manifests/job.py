@@ -267,7 +267,9 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Job:
     Raises InputError (no such file) or JobError (one line per mistake: path, value, what was expected, nearest name).
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"job {path}: not UTF-8 text; give the path of a job manifest (YAML)") from None
     except OSError as error:
         raise InputError(f"job {path}: {error.strerror or error}; give the path of a job manifest (YAML)") from None
     try:

@@ -190,5 +190,5 @@ def check_splits(stage: RenderStage, identities: list[Identity]) -> None:
         if share > 0 and split not in have:
             raise JobError(
                 f"render.splits.{split}: {share:g} of {len(identities)} identities came out as none; "
-                "add identities, change people_seed, or set the share to 0"
+                "add identities, change people_seed, or take another share, such as `splits: {train: 1, val: 0, test: 0}`"
             )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from manifests.errors import DONE, FAILURES, STORAGE, InputError
+from manifests.errors import DONE, FAILURES, STORAGE, InputError, StorageError
 
 Place = Annotated[str, typer.Argument(metavar="DATASET", help="dataset or run: a folder, s3:// or gs://")]
 Where = Annotated[
@@ -77,7 +77,7 @@ def inspect(
     out: Annotated[Path, typer.Option(help="folder for the PNGs")] = Path("."),
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of rendered rows (.jpg or .png)")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="browse samples in a browser of this machine")] = False,
-    port: Annotated[int, typer.Option(help="with --serve: 0 takes a free one")] = 0,
+    port: Annotated[int, typer.Option(help="with --serve: 0 takes a free one", min=0, max=65535)] = 0,
 ) -> None:
     """Print counts, fields and rights; --row writes rows as PNG, --sheet many on one picture, --serve opens a page."""
     from manifests import codecs, view
@@ -92,17 +92,26 @@ def inspect(
         typer.echo(f"{dataset}\n" + json.dumps(view.summary(dataset), indent=2, default=str))
         opened = Dataset(dataset)
         if sheet and opened.kind == "rendered":
+            if not len(opened):
+                raise InputError(f"{dataset}: holds no row; nothing to draw")
             picture = view.contact_sheet(opened, row or view.spread(opened.labels, 12))
-            sheet.write_bytes(codecs.encode_image(picture, "png" if sheet.suffix == ".png" else "jpeg"))
+            _write(sheet, codecs.encode_image(picture, "png" if sheet.suffix == ".png" else "jpeg"))
             typer.echo(str(sheet))
         elif row:
-            out.mkdir(parents=True, exist_ok=True)
             for i in row:
                 if not 0 <= i < len(opened):
                     raise InputError(f"row {i}: {dataset} has rows 0 to {len(opened) - 1}")
                 path = out / f"{dataset.rstrip('/').rsplit('/', 1)[-1]}-{i:06d}.png"
-                path.write_bytes(view.row_png(opened[i]))
+                _write(path, view.row_png(opened[i]))
                 typer.echo(str(path))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; free space or choose another place") from None
 
 
 def stats(folder: Place, where: Where = None) -> None:
@@ -177,7 +186,10 @@ def withdraw(
     dataset = Dataset(_one(folder))
     ids = [*(sample or [])]
     if asset:
-        ids += dataset.filter(assets=asset).labels.table["sample_id"].to_pylist()
+        shown = dataset.filter(assets=asset).labels.table["sample_id"].to_pylist()
+        if not shown and not ids:
+            raise InputError(f"{dataset.url}: no sample shows {', '.join(asset)}; nothing was withdrawn")
+        ids += shown
     found = take_out(dataset.url, ids, why)
     typer.echo(f"{dataset.url}: {len(found)} samples withdrawn; exports, copies and trained models are not touched")
 

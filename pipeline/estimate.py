@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.job import FinetuneStage, Job, PretrainStage
+from manifests.plan import check_splits
 from pipeline.progress import seconds, size
 
 # Measured on 2 shared Zen 4 cores, 384x512, 16 samples, FAST denoiser: seconds per megapixel-sample of one core, and
@@ -25,7 +26,7 @@ PRETRAIN_SHARE = 0.3
 
 
 def show(job: Job, root: Path) -> None:
-    """Print the plan of ``job``. Raises InputError where its inputs cannot be found."""
+    """Print the plan of ``job``. Raises InputError where its inputs cannot be found, JobError where it cannot run."""
     cores = os.cpu_count() or 1
     table = Table(title=f"{job.name} -> {job.folder}", title_justify="left")
     for column in ("stage", "what", "tasks", "bytes", "time"):
@@ -36,6 +37,7 @@ def show(job: Job, root: Path) -> None:
 
         stage = job.render
         identities, _ = pool(stage, root)
+        check_splits(stage, identities)
         mpx = stage.width * stage.height / 1e6
         workers = stage.workers or cores
         time = stage.samples * (mpx * stage.engine.samples * CYCLES_S_PER_MPX_SAMPLE + OVERHEAD_S) / workers

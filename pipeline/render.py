@@ -20,12 +20,14 @@ from manifests import commit, plan
 from manifests.errors import InputError, MaquetteError, RenderError, StorageError
 from manifests.job import Job, RenderStage
 from pipeline.freeze import freeze
-from pipeline.progress import Events, bar
+from pipeline.progress import Events, bar, console
 from pipeline.workers import Notes, RenderWorker
 
 # A sample that has taken two workers down is poison: it is named and left out (design.md section 2).
 MAX_DEATHS = 2
 MAX_STILLBORN = 3
+# How many different reasons of lost samples the terminal names; the report and events.jsonl hold all.
+SHOWN_REASONS = 5
 # What Ray says of an actor whose machine went: no sample's fault.
 NODE_GONE = re.compile(
     r"node (?:was|has been|is) (?:terminated|dead|removed|marked dead)|node has died|NODE_DIED", re.I
@@ -199,6 +201,7 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
     missing = stage.samples - len(status)
     driver = RenderDriver(stage, root, folder, events)
     started = time.monotonic()
+    reasons: Counter[str] = Counter()
 
     def fold() -> None:
         commit.fold(folder, "rendered", digest)
@@ -210,6 +213,7 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
             status.update({o.sample_id: o.status for o in outcomes})
             for outcome in outcomes:
                 if outcome.status != "done":
+                    reasons[f"{outcome.status}: {outcome.why}"] += 1
                     events.emit("sample_" + outcome.status, sample_id=outcome.sample_id, why=outcome.why)
             progress.update(shown, advance=len(outcomes), note=_note(Counter(status.values())))
 
@@ -217,6 +221,8 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
             driver.run(tasks, on_outcomes, fold)
         finally:
             _fold_quietly(fold, events)
+    for reason, count in reasons.most_common(SHOWN_REASONS):
+        console.print(f"  {count} x {reason}", markup=False, highlight=False, soft_wrap=True)
     done = Counter(status.values())
     result = {
         "done": done["done"],

@@ -126,6 +126,9 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
         for i, source in enumerate(job.curate.sources):
             if source.path != "bundled" and not (root / source.path).exists():
                 problems.append(f'curate.sources.{i}.path: "{source.path}": no such folder (looked in {root})')
+        detector = job.curate.detector
+        if detector.kind == "onnx" and not (root / str(detector.weights)).is_file():
+            problems.append(f'curate.detector.weights: "{detector.weights}": no such file (looked in {root})')
     if problems:
         raise JobError(problems)
 

@@ -36,7 +36,25 @@ def start_ray(address: str | None) -> None:
         return
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 512 * 2**20}
     # "local": without it Ray would join whatever cluster left its address on this machine, a dead one included.
-    ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    if address and address != "auto" and not _answers(address):
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there; give HOST:PORT of its head, or leave it out"
+        )
+    try:
+        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        told = (str(error).strip().splitlines() or ["no cluster"])[0]
+        raise InputError(f"--address {address or 'local'}: {told}; start one with `ray start --head`") from None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``ray://HOST:PORT`` or ``HOST:PORT``: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 def check_shared(folder: Path) -> None:

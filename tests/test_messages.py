@@ -1,0 +1,77 @@
+"""What a newcomer does wrong ends in one paragraph and the right exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from manifests.errors import InputError, ShardError, StorageError
+from manifests.export import export
+from pipeline import data_commands, report
+from pipeline.workers import start_ray
+from tests import runs
+from tests.samples import dataset
+
+
+def test_a_job_that_is_not_text(tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_bytes("name: été\n".encode("latin-1"))
+    code, said = runs.maquette("plan", job)
+    assert code == 2
+    assert "not UTF-8 text" in said
+
+
+def test_an_address_where_no_cluster_is():
+    for address in ("127.0.0.1:9", "nonsense", "ray://127.0.0.1:9"):
+        with pytest.raises(InputError, match="no Ray cluster answers"):
+            start_ray(address)
+
+
+def test_plan_refuses_what_run_refuses(tmp_path):
+    job = runs.job(tmp_path, splits={"train": 0.5, "val": 0.0, "test": 0.5}, people={"counts": [0, 0, 0, 0, 1]})
+    code, said = runs.maquette("plan", job)
+    assert code == 2
+    assert "scenes of 5 need as many identities" in said
+
+
+def test_weights_that_are_not_there(tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text("name: x\ncurate: {sources: [{path: bundled}], detector: {kind: onnx, weights: none.onnx}}\n")
+    code, said = runs.maquette("run", job, "--set", f"runs={tmp_path}")
+    assert code == 2
+    assert 'curate.detector.weights: "none.onnx": no such file' in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_export_of_a_damaged_row_stops_and_names_it(tmp_path):
+    folder = dataset(tmp_path / "set", 4)
+    shard = next((folder / "data").glob("*.arrow"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ShardError, match="maquette"):
+        export(folder, "sapiens-v1", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_withdrawing_someone_nobody_has(tmp_path):
+    folder = dataset(tmp_path / "set", 4)
+    with pytest.raises(InputError, match="no sample shows files/anna"):
+        data_commands.withdraw(str(folder), asset=["files/anna"], why="x")
+
+
+def test_a_picture_that_cannot_be_written(tmp_path):
+    folder = dataset(tmp_path / "set", 4)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="choose another place"):
+        data_commands.inspect(str(folder), sheet=tmp_path / "file" / "sheet.jpg")
+
+
+@pytest.mark.engine
+def test_a_run_in_which_every_sample_fails_still_has_a_report_and_says_why(tmp_path):
+    job = runs.job(tmp_path, samples=2, assets=[{"source": "files", "paths": ["scans/*.obj"], "unit": "cm", "up": "y"}])
+    job.write_text(job.read_text() + "report: {}\n")
+    code, said = runs.maquette("run", job)
+    assert code == 1
+    assert "x failed: asset files/figure" in said
+    assert "Traceback" not in said
+    assert "failed" in report.build(tmp_path / "runs" / "run").read_text()
