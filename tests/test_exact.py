@@ -204,28 +204,3 @@ def test_cycles_and_we_bend_normals_alike_on_mirrored_uv(light, normal_pass):
     # The map does bend: without it the two normals would be the same.
     bend = np.degrees(np.arccos(np.clip((truth.normal * truth.normal_shading).sum(-1), -1, 1)))[truth.mask > 0]
     assert np.median(bend) > 5
-
-
-@pytest.mark.soak
-def test_eevee_paints_and_cycles_still_gives_depth(light, tmp_path):
-    from render.blender.engine import BlenderEngine
-
-    egg = bodies.person("egg", bodies.egg(np.random.default_rng(0)))
-    camera = Camera(
-        np.array([[75.0, 0, 24], [0, 75.0, 32], [0, 0, 1]]),
-        frames.look_at(np.array([0, -2.5, 1.0]), np.array([0, 0, 0.7])),
-        48,
-        64,
-        "full",
-    )
-    engine = BlenderEngine(Engine(renderer="eevee", samples=4), 2, tmp_path)
-    frame = engine.render(Scene([egg], camera, light, 0), None)
-    truth = embree.cast([egg], camera)
-    both = (truth.mask > 0) & (frame.index > 0)
-    assert engine.name == "eevee"
-    assert both.sum() > 200
-    assert (truth.mask != frame.index).sum() <= 2
-    assert np.abs(truth.depth - frame.depth)[both].max() < 1e-4
-    # Painted, inside the silhouette and nowhere else.
-    assert frame.rgba[..., :3][both].mean() > 0.02
-    assert frame.rgba[..., 3][truth.mask == 0].mean() < 0.1

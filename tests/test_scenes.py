@@ -355,3 +355,33 @@ def test_a_hundred_scenes_of_real_people_stand_and_stay_apart(tmp_path):
         for one, other in itertools.permutations(scene.people, 2):
             assert not crosses(one, other), (index, one.identity_id, other.identity_id)
     assert rejected <= 3
+
+
+@pytest.mark.soak
+def test_eevee_paints_and_cycles_still_gives_depth(tmp_path):
+    import cv2
+
+    from render.blender.engine import BlenderEngine
+
+    cv2.imwrite(str(tmp_path / "sky.hdr"), np.full((16, 32, 3), 0.5, np.float32))
+    light = Lighting("sky", str(tmp_path / "sky.hdr"), 0.0, 1.0, {})
+
+    egg = bodies.person("egg", bodies.egg(np.random.default_rng(0)))
+    camera = Camera(
+        np.array([[75.0, 0, 24], [0, 75.0, 32], [0, 0, 1]]),
+        frames.look_at(np.array([0, -2.5, 1.0]), np.array([0, 0, 0.7])),
+        48,
+        64,
+        "full",
+    )
+    engine = BlenderEngine(Engine(renderer="eevee", samples=4), 2, tmp_path)
+    frame = engine.render(Scene([egg], camera, light, 0), None)
+    truth = embree.cast([egg], camera)
+    both = (truth.mask > 0) & (frame.index > 0)
+    assert engine.name == "eevee"
+    assert both.sum() > 200
+    assert (truth.mask != frame.index).sum() <= 2
+    assert np.abs(truth.depth - frame.depth)[both].max() < 1e-4
+    # Painted, inside the silhouette and nowhere else.
+    assert frame.rgba[..., :3][both].mean() > 0.02
+    assert frame.rgba[..., 3][truth.mask == 0].mean() < 0.1
