@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from manifests.errors import DONE, FAILURES, InputError
+from manifests.errors import DONE, FAILURES, InputError, StorageError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look through libraries of 3D people.")
 
@@ -54,6 +54,22 @@ def scan(
     library.write(rows, out / "assets.arrow")
     _show(rows, out / "assets.arrow")
     raise typer.Exit(DONE if all(r["usable"] for r in rows) else FAILURES)
+
+
+@app.command()
+def repair(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="scans: OBJ, PLY, or GLB without a rig")],
+    out: Annotated[Path, typer.Option(help="folder for the repaired copies; theirs stay as they are")],
+) -> None:
+    """Fill small holes, drop doubled and flat triangles, turn inverted ones; say what was changed in each file."""
+    from render.assets.repair import repair_file
+
+    for path in files:
+        try:
+            changes = repair_file(path, out)
+        except OSError as error:
+            raise StorageError(f"{out / path.name}: {error.strerror or error}; give another folder") from None
+        typer.echo(f"{out / path.name}: {', '.join(map(str, changes)) or 'nothing to change'}")
 
 
 @app.command()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from render.assets.repair import repair
+from manifests.errors import InputError
+from render.assets.repair import repair, repair_file
 
 
 def sphere() -> trimesh.Trimesh:
@@ -129,3 +130,35 @@ def test_all_kinds_at_once_end_watertight():
     # The mesh that was given is left alone.
     assert np.array_equal(damaged.faces, before)
     assert repair(mended)[1] == []
+
+
+def test_a_file_is_repaired_beside_and_keeps_its_texture(tmp_path):
+    from PIL import Image
+
+    mesh = sphere()
+    keep = np.ones(len(mesh.faces), bool)
+    keep[[0, 900]] = False
+    uv = np.random.default_rng(0).random((len(mesh.vertices), 2))
+    skin = trimesh.visual.material.SimpleMaterial(Image.new("RGB", (8, 8), (9, 99, 9)))
+    torn = trimesh.Trimesh(mesh.vertices, mesh.faces[keep], process=False)
+    torn.visual = trimesh.visual.TextureVisuals(uv=uv, material=skin)
+    for suffix in ("obj", "glb"):
+        (tmp_path / suffix).mkdir()
+        path = tmp_path / suffix / f"torn.{suffix}"
+        torn.export(path)
+        before = path.read_bytes()
+        assert [str(c) for c in repair_file(path, tmp_path / "out" / suffix)] == ["2 holes filled"]
+        assert path.read_bytes() == before
+        again = trimesh.load_scene(str(tmp_path / "out" / suffix / f"torn.{suffix}"), process=False)
+        (mended,) = again.geometry.values()
+        assert len(mended.faces) == len(mesh.faces)
+        pbr = mended.visual.material.to_pbr() if suffix == "obj" else mended.visual.material
+        assert pbr.baseColorTexture.getpixel((0, 0))[:3] == (9, 99, 9)
+
+
+def test_what_cannot_be_repaired_is_said(tmp_path, shared):
+    character = next((shared / "assets/people").glob("**/*.gl*"))
+    for path, words in ((character, "rigged"), (tmp_path / "x.fbx", "export it as"), (tmp_path / "none.obj", "read")):
+        with pytest.raises(InputError, match=words):
+            repair_file(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trimesh
 
+from manifests.errors import InputError
+
+REPAIRABLE = (".obj", ".ply", ".glb")
 # Relative to the squared diagonal of the mesh's box: float32 vertices cannot hold a smaller area.
 MIN_AREA = 1e-13
 # A hole whose edge is longer than this share of the box's diagonal is taken for meant: a neck, a sleeve, a bust's foot.
@@ -77,6 +81,40 @@ def repair(mesh: trimesh.Trimesh, max_hole: float = MAX_HOLE) -> tuple[trimesh.T
     if left:
         changes.append(Change("open", left, done=False))
     return _rebuilt(mesh, faces), changes
+
+
+def repair_file(path: Path, out: Path) -> list[Change]:
+    """Write ``path``, an OBJ, PLY or GLB without a rig, repaired into the folder ``out`` under its own name and format,
+    with its materials and textures; what was changed, over all its meshes. Unit and axes stay as they are.
+
+    Raises InputError when it is rigged, of another format, or unreadable, when ``out`` is its own folder, and OSError.
+    """
+    from render.assets.references import gltf_tree
+    from render.assets.scan import UNREADABLE
+
+    if path.suffix.lower() in (".glb", ".gltf") and path.is_file() and gltf_tree(path).get("skins"):
+        raise InputError(f"{path}: rigged; its skin would be lost, mend it in a modelling program")
+    if path.suffix.lower() not in REPAIRABLE:
+        raise InputError(f"{path}: {', '.join(REPAIRABLE)} can be repaired; export it as one of them first")
+    if out.resolve() == path.parent.resolve():
+        raise InputError(f"{path}: --out is its own folder; give another, so that the scan stays as it was")
+    try:
+        scene = trimesh.load_scene(str(path), process=False)
+    except UNREADABLE as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: cannot be read ({first[:160]}); export it again") from None
+    changes: Counter[tuple[str, bool]] = Counter()
+    for name, mesh in list(scene.geometry.items()):
+        if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces):
+            scene.geometry[name], done = repair(mesh)
+            for change in done:
+                changes[change.kind, change.done] += change.count
+    out.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".ply":
+        scene.to_mesh().export(out / path.name)
+    else:
+        scene.export(str(out / path.name))
+    return [Change(kind, count, done) for (kind, done), count in changes.items()]
 
 
 def _places(mesh: trimesh.Trimesh) -> np.ndarray:
