@@ -24,12 +24,6 @@ def opengl_from_opencv(vectors: np.ndarray) -> np.ndarray:
     return vectors * OPENGL_FROM_OPENCV.astype(vectors.dtype)
 
 
-def pixel_centres(width: int, height: int) -> np.ndarray:
-    """(H, W, 2) float64: u, v of each pixel's centre in px."""
-    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    return np.stack([u, v], axis=-1)
-
-
 def indexed_pixels(uv: np.ndarray) -> np.ndarray:
     """(..., 2) px of a file format that counts from pixel centres, the first centre being (0, 0); ours is (0.5, 0.5)."""
     return np.asarray(uv) - 0.5
@@ -42,14 +36,17 @@ def indexed_intrinsics(K: np.ndarray) -> np.ndarray:
     return shifted
 
 
-def camera_rays(K: np.ndarray, width: int, height: int) -> np.ndarray:
+def camera_rays(K: np.ndarray, width: int, height: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
     """(H, W, 3) float64 camera-frame directions through the pixel centres, scaled to z = 1.
 
-    A surface point at planar depth z lies at ``z * direction``. ``K``: (3, 3) px, skew allowed.
+    A surface point at planar depth z lies at ``z * direction``. ``K``: (3, 3) px, skew allowed. ``box``: x0, y0, x1, y1
+    px (half open), for its (y1 - y0, x1 - x0, 3) part alone.
     """
-    uv = pixel_centres(width, height)
-    homogeneous = np.concatenate([uv, np.ones((*uv.shape[:2], 1))], axis=-1)
-    return homogeneous @ np.linalg.inv(np.asarray(K, np.float64)).T
+    x0, y0, x1, y1 = box or (0, 0, width, height)
+    a = np.linalg.inv(np.asarray(K, np.float64))
+    across = (np.arange(x0, x1) + 0.5)[:, None] * a[:, 0] + a[:, 2]
+    down = (np.arange(y0, y1) + 0.5)[:, None] * a[:, 1]
+    return down[:, None] + across[None]
 
 
 def to_camera(points_world: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:
@@ -121,13 +118,13 @@ def blender_intrinsics(K: np.ndarray, width: int, height: int) -> dict[str, floa
 
 
 def equirect_uv(directions_world: np.ndarray, yaw_rad: float) -> np.ndarray:
-    """(..., 2) float64 in [0, 1): where a world direction (..., 3) falls on an equirectangular map turned by
+    """(..., 2) in [0, 1), float32 or float64 as given: where a world direction (..., 3) falls on an equirectangular map turned by
     ``yaw_rad``.
 
     u = 0.5 - atan2(y, x) / 2 pi, v = acos(z) / pi with v = 0 the top row (zenith): Cycles' mapping of an Environment
     Texture (kernel/geom, direction_to_equirectangular). ``yaw_rad`` turns the environment counter-clockwise about z.
     """
-    x, y, z = np.moveaxis(np.asarray(directions_world, np.float64), -1, 0)
+    x, y, z = np.moveaxis(directions_world, -1, 0)
     u = 0.5 - (np.arctan2(y, x) - yaw_rad) / (2 * np.pi)
     v = 0.5 - np.arctan2(z, np.hypot(x, y)) / np.pi
     return np.stack([np.mod(u, 1.0), np.clip(v, 0.0, 1.0)], axis=-1)

@@ -41,7 +41,9 @@ class Engine(Model):
 
     renderer: Literal["cycles", "eevee"] = "cycles"
     samples: int = Field(16, ge=1, le=4096, description="samples per pixel")
-    denoiser: Literal["none", "fast", "balanced", "high"] = "fast"
+    denoiser: Literal["none", "fast", "balanced", "high"] = Field(
+        "balanced", description="fast is 1 dB behind balanced; high is 0.1 dB ahead at 1.5 times the frame's time"
+    )
     max_bounces: int = Field(4, ge=0)
     device: Literal["auto", "cpu", "optix", "cuda", "hip", "oneapi", "metal"] = Field(
         "auto", description="auto = the first kind of GPU found, else the CPU; only CPUs give equal bytes everywhere"

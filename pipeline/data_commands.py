@@ -33,14 +33,36 @@ def verify(folder: Place, quick: Annotated[bool, typer.Option(help="hashes only,
     """Re-read every byte of a run's datasets: seals, checksums, counts, geometry."""
     from manifests import verify as checks
 
-    bad = 0
+    bad = waiting = 0
     for dataset in datasets(folder):
         problems = checks.verify(dataset, deep=not quick)
         bad += len(problems)
         for problem in problems:
             typer.echo(f"{dataset}: {problem}")
-        typer.echo(f"{dataset}: {'sound' if not problems else f'{len(problems)} problems'}")
-    raise typer.Exit(STORAGE if bad else DONE)
+        missing = 0 if problems else _missing(dataset)
+        waiting += missing
+        typer.echo(f"{dataset}: {_state(dataset, len(problems), missing)}")
+    raise typer.Exit(STORAGE if bad else FAILURES if waiting else DONE)
+
+
+def _missing(dataset: str) -> int:
+    """How many samples the run's job asks for that no receipt knows yet; 0 where there is no job to ask."""
+    from manifests import commit
+    from manifests.job import load
+
+    job = Path(dataset).parent / "job.yaml"
+    if not (job.is_file() and (Path(dataset) / "stage.json").is_file() and Path(dataset).name == "render"):
+        return 0
+    stage = load(job).render
+    known = {o.index for r in commit.receipts(dataset).values() for o in r.outcomes}
+    return max(stage.samples - len(known), 0) if stage else 0
+
+
+def _state(dataset: str, problems: int, missing: int) -> str:
+    if problems:
+        return f"{problems} problems"
+    job = Path(dataset).parent / "job.yaml"
+    return f"sound, but {missing} samples are not there yet: `maquette run {job}` makes them" if missing else "sound"
 
 
 def repair(
@@ -60,14 +82,13 @@ def repair(
                 typer.echo(f"{dataset}: {what} {name}")
         if done.salvaged:
             typer.echo(f"{dataset}: {done.salvaged} rows kept from damaged shards")
-        if done.requeued:
-            typer.echo(f"{dataset}: run `maquette run {job}` to make the queued tasks again")
         for name in done.lost:
             typer.echo(f"{dataset}: lost {name}")
         for problem in done.remaining:
             typer.echo(f"{dataset}: still wrong: {problem}")
-        typer.echo(f"{dataset}: {'sound' if not done.remaining else f'{len(done.remaining)} problems remain'}")
-        code = STORAGE if done.remaining else FAILURES if done.lost and code == DONE else code
+        missing = 0 if done.remaining else _missing(dataset)
+        typer.echo(f"{dataset}: {_state(dataset, len(done.remaining), missing)}")
+        code = STORAGE if done.remaining else FAILURES if (done.lost or missing) and code == DONE else code
     raise typer.Exit(code)
 
 
@@ -88,6 +109,8 @@ def inspect(
 
         browse([Dataset(d) for d in datasets(folder)], port, lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
         return
+    if sheet and sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise InputError(f"--sheet {sheet}: name a .jpg or a .png")
     for dataset in datasets(folder):
         typer.echo(f"{dataset}\n" + json.dumps(view.summary(dataset), indent=2, default=str))
         opened = Dataset(dataset)
@@ -95,7 +118,7 @@ def inspect(
             if not len(opened):
                 raise InputError(f"{dataset}: holds no row; nothing to draw")
             picture = view.contact_sheet(opened, row or view.spread(opened.labels, 12))
-            _write(sheet, codecs.encode_image(picture, "png" if sheet.suffix == ".png" else "jpeg"))
+            _write(sheet, codecs.encode_image(picture, "png" if sheet.suffix.lower() == ".png" else "jpeg"))
             typer.echo(str(sheet))
         elif row:
             for i in row:
@@ -118,7 +141,10 @@ def stats(folder: Place, where: Where = None) -> None:
     """Print counts by label, bytes by field, depth range and fill as JSON."""
     from manifests.stats import stats as measured
 
-    typer.echo(json.dumps([measured(_view(d, where)) for d in datasets(folder)], indent=2, default=str))
+    views = [_view(d, where) for d in datasets(folder)]
+    if where and not any(len(v) for v in views):
+        raise InputError(f"{folder}: no row has {' and '.join(where)}; `maquette inspect` shows the labels' values")
+    typer.echo(json.dumps([measured(v) for v in views], indent=2, default=str))
 
 
 def diff(
@@ -179,7 +205,10 @@ def withdraw(
     sample: Annotated[list[str] | None, typer.Option(help="sample id")] = None,
     asset: Annotated[list[str] | None, typer.Option(help="every sample that shows this person")] = None,
 ) -> None:
-    """Take samples out for good, such as after a withdrawn consent: hidden at once, their bytes and history deleted."""
+    """Take samples out for good, such as after a withdrawn consent: hidden at once, their bytes and history deleted.
+
+    The ledger keeps their ids, as the proof that they were there and were withdrawn.
+    """
     from manifests.dataset import Dataset
     from manifests.rewrite import withdraw as take_out
 

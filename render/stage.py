@@ -207,6 +207,7 @@ def describe(
     """
     caster = caster or embree.Caster(people, camera.world_to_camera)
     described = []
+    alone, fraction = len(people) == 1, embree.visible_fraction
     for i, person in enumerate(people):
         ys, xs = np.nonzero(mask == i + 1)
         box = (
@@ -222,7 +223,9 @@ def describe(
             Person(
                 asset_id=person.identity_id,
                 box=box,
-                visible_fraction=embree.visible_fraction(person, i + 1, mask, camera),
+                visible_fraction=1.0
+                if alone and embree.whole(person, camera)
+                else fraction(person, i + 1, mask, camera),
                 keypoint_set=person.keypoint_set,
                 keypoints=uv.astype(np.float32),
                 keypoints_3d=points.astype(np.float32),

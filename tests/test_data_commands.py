@@ -66,6 +66,8 @@ def test_the_commands_work_together(tmp_path):
         (["merge", "D", "D", "--out", "X"], "comes twice"),
         (["withdraw", "D", "--why", "x", "--sample", "nobody"], "holds none of nobody"),
         (["stats", "nowhere"], "no such folder"),
+        (["stats", "D", "--where", "split=trian"], "no row has split=trian"),
+        (["inspect", "D", "--sheet", "x.xyz"], "name a .jpg or a .png"),
         (["inspect", "D", "--row", "99"], "rows 0 to 3"),
     ],
 )
@@ -76,3 +78,12 @@ def test_mistakes_end_in_one_paragraph_and_exit_2(tmp_path, arguments, expected)
     assert code == 2, said
     assert expected in said
     assert "Traceback" not in said
+
+
+def test_a_dataset_whose_job_asks_for_more_is_not_called_sound(tmp_path):
+    folder = samples.dataset(tmp_path / "run/render", 12, per_task=2)
+    (folder / "stage.json").write_text("{}")
+    (tmp_path / "run/job.yaml").write_text("name: r\nrender: {samples: 20, assets: [{source: anny, count: 2}]}\n")
+    for command in ("verify", "repair"):
+        code, said = runs.maquette(command, str(tmp_path / "run"))
+        assert (code, "sound, but 8 samples are not there yet" in said) == (1, True), said

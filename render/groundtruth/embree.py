@@ -191,17 +191,26 @@ class Caster:
 
 def region(people: list[PersonMesh], camera: Camera, pad: int = 2) -> tuple[int, int, int, int] | None:
     """x0, y0, x1, y1 px (half open): the part of the frame that may show anyone; None when nothing does."""
-    boxes = []
-    for person in people:
-        points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
-        if (points[:, 2] < 0.02).any():
-            return 0, 0, camera.width, camera.height
-        uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
-        boxes.append([*np.floor(uv.min(0)), *np.ceil(uv.max(0))])
+    boxes = [_extent(person, camera) for person in people]
     low, high = np.min(boxes, axis=0)[:2] - pad, np.max(boxes, axis=0)[2:] + pad
     x0, y0 = (int(max(v, 0)) for v in low)
     x1, y1 = int(min(high[0], camera.width)), int(min(high[1], camera.height))
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def whole(person: PersonMesh, camera: Camera) -> bool:
+    """Whether nothing of ``person`` is outside the frame."""
+    x0, y0, x1, y1 = _extent(person, camera)
+    return bool(x0 >= 0 and y0 >= 0 and x1 <= camera.width and y1 <= camera.height)
+
+
+def _extent(person: PersonMesh, camera: Camera) -> np.ndarray:
+    """(4,) float64 x0, y0, x1, y1 px in whole pixels, of the frame or not; endless when part is beside the camera."""
+    points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
+    if (points[:, 2] < 0.02).any():
+        return np.array([-np.inf, -np.inf, np.inf, np.inf])
+    uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
+    return np.concatenate([np.floor(uv.min(0)), np.ceil(uv.max(0))])
 
 
 def cast(
@@ -231,7 +240,7 @@ def cast(
         return truth
     x0, y0, x1, y1 = box
     caster = caster or Caster(people, camera.world_to_camera, see_through)
-    directions = camera_rays(camera.K, w, h)[y0:y1, x0:x1].reshape(-1, 3)
+    directions = camera_rays(camera.K, w, h, box).reshape(-1, 3)
     face, z, weights = caster.first_hits(directions)
     truth.layered[y0:y1, x0:x1] = caster.through.reshape(y1 - y0, x1 - x0)
     hit = np.flatnonzero(face >= 0)
