@@ -51,7 +51,12 @@ def normal_pass(tmp_path_factory):
     module.read_passes = spy
     # Normals are compared with those of the whole maps, not of what a small frame needs.
     fitted, module.fitted = module.fitted, lambda people, camera: tuple((0,) * len(p.mesh.materials) for p in people)
-    yield lambda scene: (made.render(scene, embree.region(scene.people, scene.camera)), kept["normal"])
+
+    def shot(scene):
+        border = embree.region(scene.people, scene.camera)
+        return made.render(scene, border), module.uncropped(kept["normal"], scene, border)
+
+    yield shot
     module.read_passes, module.fitted = read, fitted
     bpy.context.scene.view_layers[0].use_pass_normal = False
 

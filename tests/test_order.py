@@ -161,6 +161,71 @@ def test_a_hundred_elastic_resumes(tmp_path):
     elastic(tmp_path, 100, seed=1)
 
 
+RANK = """
+import json, sys
+import numpy as np
+from manifests.dataset import Dataset
+from tests.test_order import Ids
+from training import loader
+from training.order import Order, Source
+folder, state, last, batch, rank, world, threads, out = json.loads(sys.argv[1])
+order = Order([Source("rows", 22)], 11)
+steps = range(order.resume(state) // batch, last)
+with open(out, "w") as file:
+    for step, (a, _) in zip(steps, loader.batches([Dataset(folder)], order, Ids(), batch, steps, threads, rank, world)):
+        file.write(json.dumps([step, a["row"].tolist(), a["draw"].tolist()]) + "\\n")
+        file.flush()
+"""
+
+
+def killed(folder, rounds: int, seed: int) -> None:
+    """Ranks as processes of their own, all of them SIGKILLed at a random moment and resumed with another number."""
+    ds = [Dataset(samples.dataset(folder / "d", 22, per_task=4))]
+    order, batch, steps = Order([Source("rows", 22)], 11), 12, 600
+    truth = seen(ds, order, range(steps), batch, 1, 0)
+    chance = random.Random(seed)
+    kills = 0
+    for _ in range(rounds):
+        at, found, world = 0, [], 0
+        while at < steps:
+            world = chance.choice([w for w in (1, 2, 3) if w != world])
+            state = json.loads(json.dumps(order.state(at * batch)))
+            outs = [folder / f"rank{r}" for r in range(world)]
+            ranks = []
+            for r, out in enumerate(outs):
+                out.write_text("")
+                told = [str(folder / "d"), state, steps, batch, r, world, chance.randrange(3), str(out)]
+                ranks.append(subprocess.Popen([sys.executable, "-c", RANK, json.dumps(told)], cwd=ROOT))
+            # Somewhere after the first steps of all, so that every life gets on.
+            moment = chance.randint(1, 400)
+            while min(out.read_text().count("\n") for out in outs) < moment and any(r.poll() is None for r in ranks):
+                time.sleep(0.01)
+            kills += any(r.poll() is None for r in ranks)
+            for r in ranks:
+                r.kill()
+                r.wait()
+            lines = [
+                [json.loads(x) for x in out.read_text().splitlines(keepends=True) if x[-1] == "\n"] for out in outs
+            ]
+            # What one rank did beyond the others was never a step of the whole, and is done again.
+            for together in zip(*lines):
+                assert {t[0] for t in together} == {at}
+                rows, draws = (np.concatenate([t[i] for t in together]) for i in (1, 2))
+                found.append(np.stack([rows, draws], axis=1))
+                at += 1
+        assert np.array_equal(np.array(found), truth)
+    assert kills >= rounds
+
+
+def test_ranks_killed_at_random_and_resumed_with_another_number_see_what_one_would(tmp_path):
+    killed(tmp_path, 1, seed=2)
+
+
+@pytest.mark.soak
+def test_ten_runs_of_killed_ranks(tmp_path):
+    killed(tmp_path, 10, seed=3)
+
+
 def test_planes_fill_slabs_that_are_used_again(tmp_path):
     from manifests import codecs
 

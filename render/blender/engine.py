@@ -114,7 +114,7 @@ class BlenderEngine:
             raise RenderError(
                 "", "Blender said: " + "; ".join(x for x in printed.splitlines() if FATAL.search(x))[:800]
             )
-        passes = {name: _whole(pixels, scene, border) for name, pixels in passes.items()}
+        passes = {name: uncropped(pixels, scene, border) for name, pixels in passes.items()}
         depth = passes["Depth"][..., 0]
         index = np.where((depth > 0) & (depth < MISS_M), np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
         rgba = passes["Combined"]
@@ -274,7 +274,7 @@ def read_passes(path: Path, passes: dict[str, tuple[str, ...]]) -> dict[str, np.
     return found
 
 
-def _whole(pixels: np.ndarray, scene: Scene, border: tuple[int, int, int, int] | None) -> np.ndarray:
+def uncropped(pixels: np.ndarray, scene: Scene, border: tuple[int, int, int, int] | None) -> np.ndarray:
     """(H, W, C) float32: a pass cut to ``border`` back at its place in the frame. Raises RenderError at another size."""
     height, width = scene.camera.height, scene.camera.width
     x0, y0, x1, y1 = border or (0, 0, width, height)
