@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from training.vit import Encoder, Size
 
-CHANNELS = {"depth": 1, "normal": 3}
+CHANNELS = {"depth": 1, "normal": 3, "foreground": 1}
 
 
 class DenseModel(nn.Module):
