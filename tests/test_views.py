@@ -185,7 +185,7 @@ def test_a_batch_has_the_values_of_its_samples_one_by_one(tmp_path):
         for name, value in batch.items():
             one = np.stack([s[name] for s in single])
             # Without JPEG, whose rounding lets a last bit tip a level.
-            assert np.abs(value.numpy().astype(float) - one).max() < 1e-4, (task, name)
+            assert np.abs(value.numpy().astype(float) - one).max() < 1e-3, (task, name)
 
 
 def test_jpeg_here_is_jpeg():
