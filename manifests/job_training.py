@@ -13,7 +13,7 @@ from pydantic import Field
 from manifests.model import Model
 from manifests.priors import Share
 
-Backbone = Literal["tiny", "small", "base", "large"]
+Backbone = Literal["tiny", "small", "base", "large", "0.6b", "1b", "2b"]
 
 
 class Optim(Model):
@@ -97,6 +97,10 @@ class PretrainStage(Model):
     mask_ratio: float = Field(0.75, gt=0, lt=1)
     decoder_dim: int = Field(96, ge=8)
     decoder_depth: int = Field(2, ge=1)
+    decoder: Literal["joint", "cross"] = Field(
+        "joint", description="cross: masked patches look at seen ones only (CrossMAE)"
+    )
+    predict: float = Field(1.0, gt=0, le=1, description="share of the masked patches that are predicted")
     augment: Augment = Augment(crop=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue_deg=0.0)
     seed: int = 0
     optim: Optim = Optim()
@@ -119,6 +123,7 @@ class FinetuneStage(Model):
     width: int = Field(96, ge=16)
     height: int = Field(128, ge=16)
     layer_decay: float = Field(0.85, gt=0, le=1)
+    head: Literal["light", "deconv"] = Field("light", description="deconv: Sapiens v1's, of fixed width")
     head_width: int = Field(64, ge=8)
     augment: Augment = Augment()
     seed: int = 0

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from manifests.dataset import Dataset
 from manifests.errors import InputError
 from manifests.frames import camera_rays
 from manifests.job_training import Augment as Asked
 from manifests.seeds import generator
-from manifests.shards import row_of
 from tests import samples
-from training import jpeg, photometric, transforms, views, warp
+from training import jpeg, loader, photometric, transforms, views, warp
+from training.order import Order, Source
 from training.settings import Augment
+from training.sources import DenseSources
 
 PLAIN = Augment(**Asked().model_dump())
 WILD = dataclasses.replace(PLAIN, crop=(0.3, 1.0), rotate_deg=60, rotate_share=1.0, tilt_deg=12)
@@ -159,33 +161,30 @@ def test_shrinking_averages_and_never_aliases():
     assert (out - 0.5).abs().max() < 0.02
 
 
-def test_a_batch_has_the_values_of_its_samples_one_by_one(tmp_path):
-    rows = [row_of(samples.ball(i)) for i in range(4)]
+def test_the_device_makes_the_same_batch_from_planes_as_the_threads_from_rows(tmp_path):
     how = dataclasses.replace(WILD, blur=1.0, noise=1.0)
     folder = tmp_path / "backgrounds"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
     backgrounds = transforms.Backgrounds(folder)
+    ds = [Dataset(samples.dataset(tmp_path / "balls", 4))]
+    order = Order([Source("rows", 4)], 3)
     for task in ("depth", "normal", "foreground"):
-        single = [
-            transforms.dense_sample(r, generator("b", i), (64, 48), task, how, backgrounds) for i, r in enumerate(rows)
-        ]
-        drawn = [
-            transforms.draws(
-                generator("b", i), np.array(r["camera"]["K"]).reshape(3, 3), (128, 96), (64, 48), how, backgrounds
-            )
-            for i, r in enumerate(rows)
-        ]
-        sources = [transforms.dense_source(r, task) for r in rows]
-        stack = [
-            {k: torch.from_numpy(np.stack([np.asarray(s[k]) for s in part])) for k in part[0]}
-            for part in (sources, drawn)
-        ]
-        batch = transforms.dense_view(*stack, (64, 48), task)
-        for name, value in batch.items():
-            one = np.stack([s[name] for s in single])
-            # Without JPEG, whose rounding lets a last bit tip a level.
-            assert np.abs(value.numpy().astype(float) - one).max() < 1e-3, (task, name)
+
+        def make(kind, row, rng, task=task):
+            return transforms.dense_sample(row, rng, (64, 48), task, how, backgrounds)
+
+        maker = DenseSources(task, (64, 48), how, backgrounds)
+        for threads in (0, 2):
+            ones = loader.batches(ds, order, loader.Copied(make), 4, range(2), threads)
+            whole = loader.batches(ds, order, maker, 4, range(2), threads)
+            for (one, _), (batch, _) in zip(ones, whole):
+                made = maker.view({k: torch.from_numpy(v) for k, v in batch.items()})
+                for name, value in made.items():
+                    apart = np.abs(value.numpy().astype(float) - one[name])
+                    # Past the picture's edge the device has 8-bit grey around it.
+                    limit = 0.02 if name == "image" else 1e-5
+                    assert apart.max() < limit, (task, name)
 
 
 def test_jpeg_here_is_jpeg():

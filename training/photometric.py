@@ -40,7 +40,7 @@ def draw(rng: np.random.Generator, how: Augment) -> dict[str, np.ndarray]:
         "iso": how.iso * rng.uniform(0.1, 1) * (rng.random() < how.noise),
         "jpeg": rng.integers(how.jpeg_quality[0], how.jpeg_quality[1] + 1) * (rng.random() < how.jpeg),
     }
-    return {k: np.asarray(v, np.float32) for k, v in made.items()} | {"seed": rng.integers(2**62)}
+    return {k: np.asarray(v, np.float32) for k, v in made.items()} | {"seed": np.asarray(rng.integers(2**62))}
 
 
 def changed(images: Tensor, draws: dict[str, Tensor]) -> Tensor:
@@ -48,11 +48,13 @@ def changed(images: Tensor, draws: dict[str, Tensor]) -> Tensor:
     colour_ = draws["colour"]
     mixed = torch.stack([(colour_[:, i, :3, None, None] * images).sum(dim=1) for i in range(3)], dim=1)
     out = (mixed + colour_[:, :, 3, None, None]).clamp(0, 1)
-    for name, change in (("blur_px", blurred), ("iso", noisy), ("jpeg", compressed)):
-        chosen = draws[name] > 0
-        if bool(chosen.any()):
-            arguments = (out[chosen], draws[name][chosen])
-            out[chosen] = change(*arguments, draws["seed"][chosen]) if change is noisy else change(*arguments)
+    blurs, isos, qualities = (draws[k] > 0 for k in ("blur_px", "iso", "jpeg"))
+    if bool(blurs.any()):
+        out[blurs] = blurred(out[blurs], draws["blur_px"][blurs])
+    if bool(isos.any()):
+        out[isos] = noisy(out[isos], draws["iso"][isos], draws["seed"][isos])
+    if bool(qualities.any()):
+        out[qualities] = compressed(out[qualities], draws["jpeg"][qualities])
     return out
 
 

@@ -82,6 +82,8 @@ class Pretrain:
     mask_ratio: float
     decoder_dim: int
     decoder_depth: int
+    decoder: str
+    predict: float
     augment: Augment
     seed: int
     optim: Optim
@@ -102,6 +104,7 @@ class Finetune:
     width: int
     height: int
     layer_decay: float
+    head: str
     head_width: int
     augment: Augment
     seed: int

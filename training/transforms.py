@@ -1,7 +1,8 @@
 """Rows and draws -> what a model is trained on: pictures of its size with their truth, on whichever device has them.
 
-Two halves: ``source`` and ``draws`` (numpy, per sample, in loader threads: decode, and every random number from the sample's
-own generator) and ``view`` (torch, batched: the pixels). On a CPU the threads run both, on a GPU it runs the second.
+Two halves. ``dense_source``, ``reduced`` and ``draws`` (numpy, a sample at a time, in loader threads): decode, cut out, and
+every random number, from the sample's own generator. ``dense_view`` and ``picture_view`` (torch, batched): the pixels. On a
+CPU the threads run both halves; a GPU runs the second (training/sources.py).
 Legend: B batch, (H, W) the stored picture, (h, w) the model's size.
 """
 
@@ -23,8 +24,6 @@ from training.settings import Augment
 # ImageNet's, as Sapiens normalises (0..255).
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
-# What a row must hold for a task, beside the picture.
-FIELDS = {"depth": ("alpha", "mask", "depth"), "normal": ("alpha", "mask", "normal"), "foreground": ("alpha", "mask")}
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -53,19 +52,60 @@ class Backgrounds:
 
 
 def dense_source(row: dict[str, Any], task: str) -> dict[str, np.ndarray]:
-    """``image`` (3, H, W) uint8, ``mask``, ``alpha`` (1, H, W) uint8 and the task's truth, ``depth`` (1, H, W) or
-    ``normal`` (3, H, W) float32, of a rendered row.
+    """``mask`` (1, H, W) uint8 and the task's truth, ``depth`` (1, H, W) or ``normal`` (3, H, W) float32, of a rendered row;
+    nothing for the foreground, whose truth is in the picture's fourth channel.
     """
     height, width = row["camera"]["height"], row["camera"]["width"]
-    made = {"image": codecs.decode_image(row["image"]["bytes"]).transpose(2, 0, 1)}
-    for name in FIELDS[task]:
-        if name == "depth":
-            made[name] = codecs.decode_depth(row[name], height, width)[None]
-        elif name == "normal":
-            made[name] = codecs.decode_normal(row[name], height, width).transpose(2, 0, 1)
-        else:
-            made[name] = codecs.decode_u8(row[name], height, width)[None]
+    if task == "foreground":
+        return {}
+    made = {"mask": codecs.decode_u8(row["mask"], height, width)[None]}
+    if task == "depth":
+        made["depth"] = codecs.decode_depth(row["depth"], height, width)[None]
+    else:
+        made["normal"] = codecs.decode_normal(row["normal"], height, width).transpose(2, 0, 1)
     return made
+
+
+def rgba(row: dict[str, Any]) -> np.ndarray:
+    """(H, W, 4) uint8: a rendered row's picture and its coverage."""
+    height, width = row["camera"]["height"], row["camera"]["width"]
+    out = np.empty((height, width, 4), np.uint8)
+    out[..., :3] = codecs.decode_image(row["image"]["bytes"])
+    out[..., 3] = codecs.decode_u8(row["alpha"], height, width)
+    return out
+
+
+def reduced(
+    picture: np.ndarray, warp_: np.ndarray, size: tuple[int, int], room: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a view looks at of ``picture`` (H, W, C) uint8: its surroundings cut out and halved as often as detail is not
+    needed, and the (3, 3) warp into them.
+
+    ``room``: (rows, columns) that the result must fit; it is halved once more for that.
+    """
+    (h, w), (height, width) = size, picture.shape[:2]
+    corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1.0]]) @ warp_.T
+    ends = corners[:, :2] / np.maximum(corners[:, 2:], 1e-9)
+    middle = warp_ @ [w / 2, h / 2, 1]
+    # The area of one new pixel: the homography's determinant over the cube of its denominator.
+    area = abs(np.linalg.det(warp_)) / max(abs(middle[2]), 1e-9) ** 3
+    level = max(0, int(np.log2(max(area, 1e-9)) / 2 + 1e-6))
+    while True:
+        step = 2**level
+        low = np.clip(ends.min(axis=0) - 2 * step, 0, [width - 1, height - 1]).astype(int) // step * step
+        high = np.clip(np.ceil(ends.max(axis=0) + 2 * step), low + 1, [width, height]).astype(int)
+        shape = -(-(high - low) // step)
+        if room is None or (shape <= room[::-1]).all():
+            break
+        level += 1
+    cut = picture[low[1] : high[1], low[0] : high[0]]
+    if level:
+        over = shape * step - (high - low)
+        if over.any():
+            cut = cv2.copyMakeBorder(cut, 0, int(over[1]), 0, int(over[0]), cv2.BORDER_REPLICATE)
+        cut = cv2.resize(cut, (int(shape[0]), int(shape[1])), interpolation=cv2.INTER_AREA)
+    into = np.array([[1 / step, 0, -low[0] / step], [0, 1 / step, -low[1] / step], [0, 0, 1]])
+    return cut, into @ warp_
 
 
 def draws(
@@ -94,16 +134,15 @@ def draws(
 
 
 def dense_view(
-    source: dict[str, Tensor], drawn: dict[str, Tensor], size: tuple[int, int], task: str
+    pixels: Tensor, source: dict[str, Tensor], drawn: dict[str, Tensor], size: tuple[int, int], task: str
 ) -> dict[str, Tensor]:
-    """{"image": (B, 3, h, w) normalised, "target": (B, C, h, w) float32, "mask": (B, 1, h, w) bool} of ``dense_source`` and
-    ``draws``, stacked.
+    """{"image": (B, 3, h, w) normalised, "target": (B, C, h, w) float32, "mask": (B, 1, h, w) bool} of what ``reduced``,
+    ``dense_source`` and ``draws`` made, stacked. ``pixels``: (B, 4, rows, columns) uint8; ``drawn`` has ``look``, the warp into
+    them.
 
     Depth in metres, normals unit, both in the axes of the view; alpha 0..1, judged everywhere.
     """
-    both = torch.cat([source["image"], source["alpha"]], dim=1)
-    grey = torch.tensor([*(MEAN / 255), 0.0])
-    moved = warp.colour(both, drawn["warp"], size, grey)
+    moved = warp.colour(pixels, drawn["look"], size, torch.tensor([*(MEAN / 255), 0.0]))
     image, alpha = moved[:, :3], moved[:, 3:].clamp(0, 1)
     if "paste" in drawn and bool(drawn["paste"].any()):
         chosen = drawn["paste"]
@@ -113,16 +152,14 @@ def dense_view(
         image = photometric.changed(image, drawn)
     if task == "foreground":
         return {"image": normalised(image), "target": alpha, "mask": torch.ones_like(alpha, dtype=torch.bool)}
-    fields = {k: source[k] for k in ("mask", task)}
-    found = warp.geometry(fields, drawn["warp"], drawn["R"], drawn["K"], size)
+    found = warp.geometry(source, drawn["warp"], drawn["R"], drawn["K"], size)
     return {"image": normalised(image), "target": found[task], "mask": found["mask"] != 0}
 
 
-def picture_view(source: dict[str, Tensor], drawn: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """{"image": (B, 3, h, w) normalised} of pictures alone: pre-training."""
-    grey = torch.from_numpy(MEAN / 255)
-    image = warp.colour(source["image"], drawn["warp"], size, grey)
-    return {"image": normalised(photometric.changed(image, drawn) if "colour" in drawn else image)}
+def picture_view(pixels: Tensor, drawn: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+    """(B, 3, h, w) normalised, of (B, 3, rows, columns) uint8 pictures alone: pre-training."""
+    image = warp.colour(pixels, drawn["look"], size, torch.from_numpy(MEAN / 255))
+    return normalised(photometric.changed(image, drawn) if "colour" in drawn else image)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -145,11 +182,31 @@ def dense_sample(
     backgrounds: Backgrounds | None = None,
 ) -> dict[str, np.ndarray]:
     """One rendered row, both halves: ``dense_view``'s arrays without the batch."""
-    camera = row["camera"]
-    K = np.array(camera["K"]).reshape(3, 3)
-    drawn = draws(rng, K, (camera["height"], camera["width"]), size, how, backgrounds)
-    made = dense_view(one(dense_source(row, task)), one(drawn), size, task)
+    drawn = row_draws(row, rng, size, how, backgrounds)
+    cut, drawn["look"] = reduced(rgba(row), drawn["warp"], size)
+    made = dense_view(one({"p": channels_first(cut)})["p"], one(dense_source(row, task)), one(drawn), size, task)
     return {k: v[0].numpy() for k, v in made.items()}
+
+
+def row_draws(
+    row: dict[str, Any],
+    rng: np.random.Generator | None,
+    size: tuple[int, int],
+    how: Augment,
+    backgrounds: Backgrounds | None,
+) -> dict[str, np.ndarray]:
+    """``draws`` for a rendered row."""
+    camera = row["camera"]
+    source = camera["height"], camera["width"]
+    return draws(rng, np.array(camera["K"]).reshape(3, 3), source, size, how, backgrounds)
+
+
+def picture_draws(
+    rgb: np.ndarray, rng: np.random.Generator, size: tuple[int, int], how: Augment
+) -> dict[str, np.ndarray]:
+    """``draws`` for a picture (H, W, 3) of unknown intrinsics."""
+    height, width = rgb.shape[:2]
+    return draws(rng, views.nominal_intrinsics(width, height), (height, width), size, how)
 
 
 def pretrain_sample(
@@ -158,6 +215,12 @@ def pretrain_sample(
     """{"image": (3, h, w) float32, "order": (N,) int64} of a picture (H, W, 3) uint8: a view, and the order patches are
     masked in.
     """
-    drawn = draws(rng, views.nominal_intrinsics(rgb.shape[1], rgb.shape[0]), rgb.shape[:2], size, how)
-    made = picture_view(one({"image": rgb.transpose(2, 0, 1)}), one(drawn), size)
-    return {"image": made["image"][0].numpy(), "order": rng.permutation(patches)}
+    drawn = picture_draws(rgb, rng, size, how)
+    cut, drawn["look"] = reduced(rgb, drawn["warp"], size)
+    image = picture_view(one({"p": channels_first(cut)})["p"], one(drawn), size)
+    return {"image": image[0].numpy(), "order": rng.permutation(patches)}
+
+
+def channels_first(picture: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> (C, H, W)."""
+    return picture.transpose(2, 0, 1)
