@@ -100,12 +100,14 @@ def _stage(
 
         console.print(f"  report: {build(run)}", soft_wrap=True)
     else:
-        from pipeline.train import train
+        from pipeline.train import evaluate, train
 
-        for name in [f"finetune:{f.name}" for f in job.finetune] if stage == "finetune" else [stage]:
-            start = time.monotonic()
-            train(run, name, job, address)
-            events.emit("stage_finished", stage=name, seconds=round(time.monotonic() - start, 1))
+        start = time.monotonic()
+        if stage == "evaluate":
+            evaluate(run)
+        else:
+            train(run, [f"finetune:{f.name}" for f in job.finetune] if stage == "finetune" else [stage], job, address)
+        events.emit("stage_finished", stage=stage, seconds=round(time.monotonic() - start, 1))
     return result
 
 

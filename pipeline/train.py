@@ -5,17 +5,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from manifests import errors
-from manifests.errors import BAD_JOB, DONE, INTERRUPTED, JobError, MaquetteError, StorageError
+from manifests.errors import (
+    BAD_JOB,
+    DONE,
+    INTERRUPTED,
+    InputError,
+    JobError,
+    MaquetteError,
+    MissingError,
+    ShardError,
+    StorageError,
+)
 from manifests.errors import STORAGE as STORAGE_CODE
 from manifests.job import Job
 from manifests.job_training import Compute
@@ -24,20 +35,22 @@ from pipeline import progress
 # Written by a worker whose error no restart can mend; read by the driver.
 FAILED = "train_failed.json"
 POLL_S = 0.5
+KINDS = {kind.__name__: kind for kind in (JobError, InputError, StorageError, MissingError, ShardError)}
 
 
-def train(run: Path, stage: str, job: Job, address: str | None = None) -> None:
-    """Run one of pretrain, finetune:NAME, evaluate on ``run``. Raises JobError, StorageError, KeyboardInterrupt or MaquetteError."""
-    if stage == "evaluate":
-        evaluate(run)
-        return
-    section = job.pretrain if stage == "pretrain" else next(f for f in job.finetune if f"finetune:{f.name}" == stage)
-    assert section is not None
-    launch(run, stage, section.compute, section.optim.steps, address)
+def train(run: Path, stages: list[str], job: Job, address: str | None = None) -> None:
+    """Run stages named pretrain or finetune:NAME of ``job``, in order. Raises JobError, StorageError, KeyboardInterrupt or
+    MaquetteError.
+
+    Neighbours that ask for the same workers share them: starting workers takes longer than a small training.
+    """
+    sections = {f"finetune:{f.name}": f for f in job.finetune} | ({"pretrain": job.pretrain} if job.pretrain else {})
+    for compute, group in itertools.groupby(stages, key=lambda name: sections[name].compute):
+        launch(run, {name: sections[name].optim.steps for name in group}, compute, address)
 
 
-def launch(run: Path, stage: str, compute: Compute, steps: int, address: str | None) -> None:
-    """Train ``stage`` with the workers that ``compute`` asks for, inside Ray Train, a bar beside it."""
+def launch(run: Path, stages: dict[str, int], compute: Compute, address: str | None) -> None:
+    """Train ``stages`` (name -> steps) with the workers that ``compute`` asks for, inside Ray Train, a bar beside it."""
     from pipeline.workers import check_shared, start_ray
 
     # The newer interface; Ray 2.60 still asks for it by name.
@@ -53,33 +66,36 @@ def launch(run: Path, stage: str, compute: Compute, steps: int, address: str | N
     cpus = compute.cpus or max(1, int(has.get("CPU", 1)) // compute.workers)
     if cpus * compute.workers > has.get("CPU", 1) or (gpu and compute.workers > has.get("GPU", 0)):
         raise JobError(
-            f"{stage}: {compute.workers} workers of {cpus} cores{' and a GPU' if gpu else ''} each are asked for; the "
+            f"{', '.join(stages)}: {compute.workers} workers of {cpus} cores{' and a GPU' if gpu else ''} each are asked for; the "
             f"cluster has {has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs. Lower compute.workers or compute.cpus"
         )
     failed, kept = run / FAILED, run / ".ray_train"
     failed.unlink(missing_ok=True)
+    # What a killed driver left of Ray's own book-keeping; the training's state is in its checkpoints.
+    shutil.rmtree(kept, ignore_errors=True)
+    title = ", ".join(stages)
     trainer = TorchTrainer(
         work,
-        train_loop_config={"run": str(run), "stage": stage, "threads": cpus},
+        train_loop_config={"run": str(run), "stages": list(stages), "threads": cpus},
         scaling_config=ray_train.ScalingConfig(
             num_workers=compute.workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
         ),
         run_config=ray_train.RunConfig(
-            name=stage.replace(":", "_"),
+            name="training",
             storage_path=str(kept),
             failure_config=ray_train.FailureConfig(max_failures=compute.failures),
         ),
     )
-    error = beside_a_bar(trainer.fit, stage, metrics_of(run, stage), steps)
+    error = beside_bars(trainer.fit, run, stages)
     shutil.rmtree(kept, ignore_errors=True)
     if failed.exists():
         told = json.loads(failed.read_text())
         failed.unlink()
-        raise getattr(errors, told["kind"], MaquetteError)(told["message"])
+        raise KINDS.get(told["kind"], MaquetteError)(told["message"])
     if error is not None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise MaquetteError(
-            f"{stage}: a worker died {compute.failures + 1} times ({reason}); the last checkpoint is kept: run again to go on"
+            f"{title}: a worker died {compute.failures + 1} times ({reason}); the last checkpoint is kept: run again to go on"
         )
 
 
@@ -94,7 +110,8 @@ def work(config: dict[str, Any]) -> None:
         return
     torch.set_num_threads(config["threads"])
     try:
-        stage(run, config["stage"])
+        for name in config["stages"]:
+            stage(run, name)
     except MaquetteError as error:
         (run / FAILED).write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}))
         # Alone there is nobody to set free; else the others would wait for this one for ever.
@@ -102,9 +119,9 @@ def work(config: dict[str, Any]) -> None:
             raise
 
 
-def beside_a_bar(fit: Any, stage: str, metrics: Path, steps: int) -> BaseException | None:
-    """Call ``fit`` in a thread, so that an interrupt reaches this one, and show the steps that ``metrics`` has; returns
-    what it raised.
+def beside_bars(fit: Callable[[], Any], run: Path, stages: dict[str, int]) -> BaseException | None:
+    """Call ``fit`` in a thread, so that an interrupt reaches this one, and show the steps that each stage's metrics.jsonl
+    has; returns what it raised.
     """
     from ray.train import TrainingFailedError
 
@@ -118,13 +135,14 @@ def beside_a_bar(fit: Any, stage: str, metrics: Path, steps: int) -> BaseExcepti
 
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
-    with progress.bar(stage) as bar:
-        task = bar.add_task("", total=steps, note="")
+    with progress.bar("") as bar:
+        tasks = {name: bar.add_task(name, total=steps, note=name) for name, steps in stages.items()}
         while thread.is_alive():
             thread.join(POLL_S)
-            row = last_row(metrics)
-            if row is not None:
-                bar.update(task, completed=row["step"] + 1, note=f"loss {row['loss'] or 0:.4f}")
+            for name, task in tasks.items():
+                row = last_row(metrics_of(run, name))
+                if row is not None:
+                    bar.update(task, completed=row["step"] + 1, note=f"{name}, loss {row['loss'] or 0:.4f}")
     return found[0] if found else None
 
 
