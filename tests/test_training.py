@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from manifests import job as jobs
+from pipeline.report_train import metrics_section
 from tests import samples
 from tests.conftest import ROOT
 from training import mae, vit
@@ -62,11 +63,21 @@ def test_the_whole_trainer_runs_resumes_and_reports(tmp_path):
     assert set(result["depth"]["model"]["per_image"]) == {"absrel", "rmse", "delta1", "delta2", "delta3"}
     assert pq.read_table(run / "evaluate/depth.parquet").num_rows == 4
     assert len(list((run / "evaluate/panels/normal").glob("*.png"))) == 4
+    depth, normal = metrics_section(run)
+    assert [r["name"] for r in normal["rows"]] == ["this model", "one direction", "mean normal map"]
+    assert "least-squares scale and shift" in depth["alignment"]
+    assert normal["alignment"] is None
+    shown = normal["rows"][0]["cells"][0]
+    assert shown["text"] == f"{result['normal']['model']['per_image']['mean_deg']:.1f}°"
+    assert f"pooled {result['normal']['model']['pooled']['mean_deg']:.1f}°" in shown["note"]
+    assert {g["trait"] for g in depth["breakdown"]} == {"framing", "occlusion", "truncation"}
     before = (run / "pretrain/model.safetensors").stat().st_mtime_ns
     finish(run, "pretrain")
     assert (run / "pretrain/model.safetensors").stat().st_mtime_ns == before
     steps = [json.loads(line)["step"] for line in (run / "pretrain/metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
+    rows = [json.loads(line) for line in (run / "finetune/depth/metrics.jsonl").read_text().splitlines()]
+    assert all(0 < r["mfu"] <= 1 for r in rows)
     # Another setting is another training: it stops and names the field.
     tree = yaml.safe_load((run / "job.yaml").read_text())
     tree["pretrain"]["mask_ratio"] = 0.6

@@ -142,6 +142,17 @@ def test_a_flip_twice_is_the_picture_itself_and_once_swaps_and_negates():
             .byte()
         )
     assert np.array_equal(out[0].numpy(), image)
+    # Classes 1 and 2 are each other's mirror image, 3 its own, 255 nobody's.
+    table = torch.arange(256, dtype=torch.uint8)
+    table[[1, 2]] = table[[2, 1]]
+    labels = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), SOURCE)
+    fields = {
+        "mask": torch.ones(1, 1, *SOURCE, dtype=torch.uint8),
+        "segmentation": torch.from_numpy(labels)[None, None],
+    }
+    w, R, k = (torch.from_numpy(m)[None] for m in (flip.source_from_view(K), flip.R, K))
+    found = warp.geometry(fields, w, R, k, SOURCE, table)["segmentation"][0, 0].numpy()
+    assert np.array_equal(found, table.numpy()[labels[:, ::-1]])
     pairs = np.array([0, 2, 1])
     uv, seen = views.move_keypoints(
         flip, K, np.array([[70.0, 10], [20, 30], [90, 40]]), np.array([2, 1, 2]), SOURCE, pairs

@@ -64,12 +64,18 @@ def colour(images: Tensor, source_from_view: Tensor, size: tuple[int, int], outs
 
 
 def geometry(
-    fields: dict[str, Tensor], source_from_view: Tensor, R: Tensor, K: Tensor, size: tuple[int, int]
+    fields: dict[str, Tensor],
+    source_from_view: Tensor,
+    R: Tensor,
+    K: Tensor,
+    size: tuple[int, int],
+    mirror: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """``mask`` and, where given, ``segmentation`` (B, 1, H, W) uint8, ``depth`` (B, 1, H, W) float32 metres and ``normal``
     (B, 3, H, W) float32 unit -> the same at (h, w), in the view's axes; 0 outside (segmentation 255).
 
-    ``R``: (B, 3, 3) float64, new axes from old; ``K``: (B, 3, 3) float64 px of the old picture. Depth and normals are
+    ``R``: (B, 3, 3) float64, new axes from old; ``K``: (B, 3, 3) float64 px of the old picture. ``mirror``: (256,) uint8, the
+    class that each class of ``segmentation`` is in a mirror: left and right change places where R mirrors. Depth and normals are
     interpolated between neighbours of one surface, in 1 / z, which is linear over a plane; else the nearest is taken.
     """
     px = source_px(source_from_view, size)
@@ -79,7 +85,11 @@ def geometry(
     mask = torch.where(inside, _take(fields["mask"], near), 0)
     out = {"mask": mask}
     if "segmentation" in fields:
-        out["segmentation"] = torch.where(inside, _take(fields["segmentation"], near), 255)
+        classes = torch.where(inside, _take(fields["segmentation"], near), 255)
+        if mirror is not None:
+            mirrored = (torch.linalg.det(R) < 0)[:, None, None, None]
+            classes = torch.where(mirrored, mirror[classes.long()], classes)
+        out["segmentation"] = classes
     if "depth" not in fields and "normal" not in fields:
         return out
     base = (px - 0.5).floor()
