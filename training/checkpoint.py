@@ -55,24 +55,6 @@ def load(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None) 
     return state
 
 
-def load_encoder(path: Path, model: nn.Module) -> None:
-    """Fill ``model.encoder`` from the encoder of any checkpoint of this trainer. Raises InputError, JobError."""
-    try:
-        with safe_open(path, "pt") as file:
-            prefix = "model.encoder."
-            tensors = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"init {path}: not readable as safetensors ({error})") from None
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)
-    try:
-        encoder.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise JobError(
-            f"init {path}: does not fit this model; set the same `model` ({str(error).splitlines()[0]})"
-        ) from None
-
-
 def newest(folder: Path) -> Path | None:
     """The checkpoint of the largest step in ``folder``, or None."""
     found = sorted(folder.glob("step_*.safetensors"))

@@ -15,11 +15,10 @@ import torch
 
 from manifests import codecs, view
 from training import checkpoint, data
-from training.heads import DenseModel
+from training.heads import DenseModel, build
 from training.metrics import HEADLINE, METRICS, normal_angles
 from training.settings import Evaluate, Finetune, folders
 from training.transforms import dense_sample
-from training.vit import SIZES
 
 PANELS = 8
 # The trivial normal map is learnt at this size and stretched to each picture.
@@ -43,7 +42,7 @@ def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
 
 def judge(run: Path, settings: Finetune, rows: data.Rows, panels: Path) -> dict[str, Any]:
     """One task: the model's and the trivial predictors' metrics, per picture and meaned."""
-    model = DenseModel(SIZES[settings.model], settings.task, settings.head_width)
+    model = build(settings)
     checkpoint.load(run / "finetune" / settings.name / "model.safetensors", model, None)
     model.eval()
     trivial = trivial_predictors(settings, data.Rows(folders(run, settings.data), "train"))

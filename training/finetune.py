@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from manifests.errors import InputError
-from training import checkpoint, data, loop
-from training.heads import DenseModel
+from training import data, loop, official
+from training.heads import build
 from training.losses import LOSSES
 from training.pretrain import check_grid
 from training.settings import Finetune, digest, folders
@@ -24,7 +24,7 @@ def finetune(run: Path, settings: Finetune) -> Path:
     check_grid(settings.width, settings.height, size.patch, f"finetune {settings.name}")
     rows = data.Rows(folders(run, settings.data), "train", settings.weights)
     torch.manual_seed(settings.seed)
-    model = DenseModel(size, settings.task, settings.head_width)
+    model = build(settings)
     source = []
     if settings.init != "random":
         start = run / "pretrain/model.safetensors" if settings.init == "pretrain" else Path(settings.init)
@@ -32,7 +32,7 @@ def finetune(run: Path, settings: Finetune) -> Path:
             raise InputError(
                 f"finetune {settings.name}: init {start} does not exist; run pretrain first, or set init: random"
             )
-        checkpoint.load_encoder(start, model)
+        official.load_encoder(start, model)
         source = [_weights_id(start)]
 
     def make(kind: str, row: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.vit import Encoder, Size
+from training.settings import Finetune
+from training.vit import SIZES, Encoder, Size
 
 CHANNELS = {"depth": 1, "normal": 3, "foreground": 1}
 # Widths of Sapiens v1's deconvolutions and 1x1 convolutions; depth predicts at full resolution, normals at half.
@@ -109,6 +110,13 @@ class DenseModel(nn.Module):
         tokens = torch.cat(self.encoder(images, taps=self.taps), dim=-1)
         y = self.head(tokens.transpose(1, 2).reshape(len(images), -1, *grid), images).float()
         return F.normalize(y, dim=1, eps=1e-6) if self.task == "normal" else y
+
+
+def build(settings: Finetune) -> DenseModel:
+    """The model of a fine-tune. Its positions are weights of its own grid, as Sapiens v1 trains them."""
+    size = SIZES[settings.model]
+    grid = (settings.height // size.patch, settings.width // size.patch)
+    return DenseModel(size, settings.task, settings.head_width, grid=grid)
 
 
 def light_widths(patch: int, width: int) -> list[int]:
