@@ -6,13 +6,16 @@ Legend: B batch, N patches, D width, H rows, W columns.
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.settings import Finetune
 from training.vit import SIZES, Encoder, Size
+
+if TYPE_CHECKING:
+    from training.settings import Finetune
 
 CHANNELS = {"depth": 1, "normal": 3, "foreground": 1}
 # Widths of Sapiens v1's deconvolutions and 1x1 convolutions; depth predicts at full resolution, normals at half.
