@@ -6,16 +6,12 @@ Legend: B batch, N patches, D width, H rows, W columns.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.vit import SIZES, Encoder, Size
-
-if TYPE_CHECKING:
-    from training.settings import Finetune
+from training.vit import Encoder, Size
 
 CHANNELS = {"depth": 1, "normal": 3, "foreground": 1}
 # Widths of Sapiens v1's deconvolutions and 1x1 convolutions; depth predicts at full resolution, normals at half.
@@ -113,13 +109,6 @@ class DenseModel(nn.Module):
         tokens = torch.cat(self.encoder(images, taps=self.taps), dim=-1)
         y = self.head(tokens.transpose(1, 2).reshape(len(images), -1, *grid), images).float()
         return F.normalize(y, dim=1, eps=1e-6) if self.task == "normal" else y
-
-
-def build(settings: Finetune) -> DenseModel:
-    """The model of a fine-tune. Its positions are weights of its own grid, as Sapiens v1 trains them."""
-    size = SIZES[settings.model]
-    grid = (settings.height // size.patch, settings.width // size.patch)
-    return DenseModel(size, settings.task, settings.head_width, grid=grid)
 
 
 def light_widths(patch: int, width: int) -> list[int]:
