@@ -219,3 +219,49 @@ def test_files_that_hold_no_weights_are_refused_without_running_them(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "d.pth")
     with pytest.raises(InputError, match="nor Sapiens v1's"):
         official.load_encoder(tmp_path / "d.pth", model)
+
+
+def test_a_fine_tune_begins_from_official_weights(tmp_path):
+    """Steps of learning rate 0 leave the official encoder where it was put; its positions have become weights."""
+    from manifests import job as jobs
+    from tests import samples
+    from training.finetune import finetune
+    from training.settings import read
+
+    tensors = sapiens_v1(192, 6, (8, 8), patch=8)
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in tensors.items()}}, tmp_path / "sapiens.pth")
+    run = tmp_path / "run"
+    samples.dataset(run / "render", 4)
+    optim = {"steps": 1, "batch": 2, "lr": 1e-30, "weight_decay": 0, "warmup_steps": 0}
+    stage = {"name": "n", "task": "normal", "init": str(tmp_path / "sapiens.pth"), "patch_padding": 2, "head_width": 16}
+    stage |= {"width": 48, "height": 64, "optim": optim, "compute": {"cpus": 1}}
+    (run / "job.yaml").write_text(jobs.dump(jobs.check({"name": "t", "finetune": [stage]})))
+    made = official.read(finetune(run, read(run)["finetune"][0]))[1]
+    assert torch.equal(made["encoder.blocks.3.attention.qkv.weight"], tensors["layers.3.attn.qkv.weight"])
+    expected = vit.resize_positions(tensors["pos_embed"][:, 1:], (8, 8), (8, 6))
+    assert torch.equal(made["encoder.embed.position_tokens"], expected)
+
+
+def test_the_command_writes_official_names(tmp_path):
+    from safetensors import safe_open
+    from typer.testing import CliRunner
+
+    from pipeline.cli import app
+
+    encoder = vit.Encoder(vit.SIZES["tiny"], cls_token=True)
+    save_file({f"model.encoder.{k}": v for k, v in encoder.state_dict().items()}, tmp_path / "model.safetensors")
+    arguments = [
+        "weights",
+        str(tmp_path / "model.safetensors"),
+        "--out",
+        str(tmp_path / "out/v1.safetensors"),
+        "--grid",
+        "16x12",
+    ]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    expected = sapiens_v1(192, 6, (16, 12), patch=8)
+    with safe_open(tmp_path / "out/v1.safetensors", "pt") as file:
+        assert {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()} == {  # noqa: SIM118 - not a dict
+            k: tuple(v.shape) for k, v in expected.items()
+        }
