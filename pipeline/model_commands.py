@@ -37,7 +37,7 @@ def models(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE, padding=(0, 1))
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for name in ("Sapiens", "blocks", "encoder", "MAE\nTFLOP", "GB", "GB ck", "dense\nTFLOP", "GB", "GB ck"):
         table.add_column(name, justify="right", no_wrap=True)
