@@ -25,12 +25,12 @@ import torch
 
 from manifests import codecs
 from tests import samples
-from training import data, official, vit
+from training import data, loader, official, vit
 from training.mae import MaskedAutoencoder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results.jsonl"
-PATCH, MASK, RATE, WARM_UP = 16, 0.75, 1e-3, 3
+PATCH, MASK, RATE, WARM_UP = 16, 0.75, 1.5e-4, 3
 MEAN, STD = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
 # encoder width, depth, heads; decoder width, depth, heads; picture side; batch
 SHAPES = {"reference": (192, 4, 3, 96, 2, 3, 128, 32), "small": (384, 12, 6, 512, 8, 16, 224, 4)}
@@ -96,7 +96,8 @@ def batches(rows: data.Rows, side: int, batch: int, steps: int) -> Iterator[tupl
         picture = picture[:, :: -1 if rng.random() < 0.5 else 1]
         return {"image": ((picture - MEAN) / STD).transpose(2, 0, 1), "order": rng.permutation(patches)}
 
-    for arrays, waited in data.stream(rows, make, 0, batch, range(steps), threads=1):
+    order, find = rows.order(0)
+    for arrays, waited in loader.batches(rows.sets, order, loader.Copied(make), batch, range(steps), 1, find=find):
         yield torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["order"]), waited
 
 

@@ -1,5 +1,6 @@
-"""What one GPU makes of training: share of its measured matrix rate, images a second, memory, resume. Needs torch and numpy.
+"""What one GPU makes of training: share of its measured matrix rate, images a second, memory, resume.
 
+Needs torch, numpy, pyarrow, cv2 and safetensors.
 `python benchmarks/gpu/train_speed.py` from the repository's root. Every row is a real training step: bfloat16 autocast,
 blocks compiled, fused AdamW, weights that change. FLOPs are those executed in the forward pass times three; what
 checkpointing or flash attention compute again does not count. Without a GPU it runs at toy size, to show that it runs: those figures
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from training import budget, checkpoint, vit  # noqa: E402
+from training.guard import Average, Guard  # noqa: E402
 from training.heads import DenseModel  # noqa: E402
 from training.mae import MaskedAutoencoder  # noqa: E402
 
@@ -164,9 +166,9 @@ def resumes(device: torch.device) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step_00000005.safetensors"
         start = time.perf_counter()
-        checkpoint.save(path, first.model, first.optimiser, {"step": 5})
+        kept(first).save(path, {"step": 5}, True)
         saved = time.perf_counter()
-        checkpoint.load(path, second.model, second.optimiser)
+        kept(second).load(path)
         loaded = time.perf_counter()
     for _ in range(5):
         second.step()
@@ -179,6 +181,12 @@ def resumes(device: torch.device) -> dict[str, Any]:
         "load_s": round(loaded - saved, 3),
         "weights_apart": apart,
     }
+
+
+def kept(trial: Trial) -> checkpoint.Kept:
+    """What the trainer's own checkpoint holds of a trial."""
+    guard = Guard(0.0, trial.device)
+    return checkpoint.Kept(trial.model, trial.optimiser, Average(trial.model, 0.0), guard)
 
 
 def free(device: torch.device) -> None:
