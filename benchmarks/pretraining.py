@@ -36,7 +36,7 @@ from training.summary import interval  # noqa: E402
 RESULTS = ROOT / "benchmarks/results.jsonl"
 TASKS = ("depth", "normal", "foreground")
 SIZE = {"width": 48, "height": 64}
-PRETRAIN_STEPS, STEPS, BATCH = 400, 100, 16
+PRETRAIN_STEPS, PRETRAIN_BATCH, STEPS, BATCH = 300, 16, 80, 8
 
 
 def rendered(scratch: Path) -> Path:
@@ -57,20 +57,20 @@ def rendered(scratch: Path) -> Path:
 def trained(data: Path, folder: Path, seed: int, scale: float) -> dict[str, Any]:
     """One seed's models, both arms of every task; returns metrics.json."""
 
-    def optim(steps: int, lr: float, decay: float) -> dict[str, Any]:
+    def optim(steps: int, batch: int, lr: float, decay: float) -> dict[str, Any]:
         steps = max(2, round(steps * scale))
-        return {"steps": steps, "batch": BATCH, "lr": lr, "warmup_steps": max(1, steps // 10), "weight_decay": decay,
+        return {"steps": steps, "batch": batch, "lr": lr, "warmup_steps": max(1, steps // 10), "weight_decay": decay,
                 "checkpoint_every": steps}  # fmt: skip
 
     finetunes = [
         {"name": f"{task}-{init}", "task": task, "init": init, "data": [str(data)], "seed": seed, "head_width": 32,
-         "optim": optim(STEPS, 2e-3, 0.1), **SIZE}
+         "optim": optim(STEPS, BATCH, 2e-3, 0.1), **SIZE}
         for task in TASKS for init in ("pretrain", "random")
     ]  # fmt: skip
     job = check(
         {
             "name": f"seed{seed}", "runs": str(folder),
-            "pretrain": {"data": [str(data)], "seed": seed, "optim": optim(PRETRAIN_STEPS, 1.5e-3, 0.05), **SIZE},
+            "pretrain": {"data": [str(data)], "seed": seed, "optim": optim(PRETRAIN_STEPS, PRETRAIN_BATCH, 1.5e-3, 0.05), **SIZE},
             "finetune": finetunes,
             "evaluate": {"data": [str(data)], "split": "test"},
         }

@@ -123,6 +123,9 @@ class FinetuneStage(Model):
     width: int = Field(96, ge=16)
     height: int = Field(128, ge=16)
     layer_decay: float = Field(0.85, gt=0, le=1)
+    patch_padding: Literal[0, 2] = Field(
+        0, description="2 for Sapiens v1's pose and normal weights: their patches begin 2 px up and left"
+    )
     head: Literal["light", "deconv"] = Field("light", description="deconv: Sapiens v1's, of fixed width")
     head_width: int = Field(64, ge=8)
     augment: Augment = Augment()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -117,3 +119,22 @@ def test_what_does_not_exist_is_refused_in_a_sentence():
             budget(*bad, False)
     with pytest.raises(JobError, match="multiples of 16"):
         budget("large", 1000, 768, 1, "mae", False)
+
+
+def test_the_command_lists_what_the_formulas_say():
+    from typer.testing import CliRunner
+
+    from pipeline.cli import app
+
+    said = CliRunner().invoke(app, ["models", "--json", "--batch", "2"])
+    assert said.exit_code == 0, said.output
+    rows = {r["model"]: r for r in json.loads(said.output)}
+    assert list(rows) == list(vit.SIZES)
+    assert rows["large"]["encoder_parameters"] == 307_295_232
+    expected = budget("2b", 1024, 768, 2, "normal", True)
+    assert rows["2b"]["normal"]["checkpointed"]["total_bytes"] == expected.total_bytes
+    table = CliRunner().invoke(app, ["models"])
+    line = next(li.split() for li in table.output.splitlines() if li.split()[:1] == ["large"])
+    assert line[1:5] == ["0.3B", "1024x24", "307.3", "M"]
+    wrong = CliRunner().invoke(app, ["models", "--pretrain-at", "big"])
+    assert "expected two numbers" in str(wrong.exception)

@@ -17,7 +17,7 @@ from torch import nn
 from manifests.errors import JobError
 from training.heads import CHANNELS, DECONVS, DenseModel, light_widths
 from training.mae import MaskedAutoencoder, counts
-from training.vit import SIZES, Size
+from training.vit import SIZES, Encoder, Size
 
 # A backward pass costs twice a forward pass: one product for the inputs' gradient, one for the weights'.
 TRAIN_PER_FORWARD = 3
@@ -123,6 +123,13 @@ def count_parameters(size: str, task: str, shape: Shape | None = None) -> int:
         else:
             model = DenseModel(SIZES[size], task, shape.head_width, head=shape.head)
     return sum(p.numel() for p in model.parameters())
+
+
+def official_parameters(size: str, grid: tuple[int, int]) -> int:
+    """Weights of an encoder as Sapiens v1 publishes it: with a class token and the positions of ``grid``."""
+    with torch.device("meta"):
+        encoder = Encoder(SIZES[size], grid, cls_token=True)
+    return sum(p.numel() for p in encoder.parameters())
 
 
 @dataclasses.dataclass(frozen=True)

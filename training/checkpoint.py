@@ -136,18 +136,6 @@ def load_weights(path: Path, model: nn.Module) -> None:
     _fill(path, model, under(read(path)[1], "model."))
 
 
-def load_encoder(path: Path, model: nn.Module) -> None:
-    """Fill ``model.encoder`` from the encoder of any checkpoint of this trainer. Raises InputError, JobError.
-
-    A class token is left behind where the model has none: dense tasks look at patches alone.
-    """
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)
-    tensors = under(read(path)[1], "model.encoder.")
-    wanted = encoder.state_dict()
-    _fill(path, encoder, {k: v for k, v in tensors.items() if k in wanted or k != "embed.cls_token"})
-
-
 def _fill(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
     try:
         module.load_state_dict(tensors)

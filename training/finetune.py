@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from manifests.errors import InputError
-from training import checkpoint, data, loop, schedule, team
+from training import data, loop, official, schedule, team
 from training.budget import Budget, Shape, budget
 from training.fit import fitted
 from training.heads import DenseModel
@@ -74,8 +74,11 @@ def finetune(run: Path, settings: Finetune) -> Path:
 
 
 def built(settings: Finetune) -> DenseModel:
-    """The model that ``settings`` describe, as yet untrained."""
-    return DenseModel(SIZES[settings.model], settings.task, settings.head_width, head=settings.head)
+    """The model that ``settings`` describe, as yet untrained. Its positions are weights, as Sapiens v1 fine-tunes them."""
+    size = SIZES[settings.model]
+    grid = (settings.height // size.patch, settings.width // size.patch)
+    width, head, padding = settings.head_width, settings.head, settings.patch_padding
+    return DenseModel(size, settings.task, width, head=head, grid=grid, padding=padding)
 
 
 def begin(run: Path, settings: Finetune, model: DenseModel) -> list[str]:
@@ -87,6 +90,6 @@ def begin(run: Path, settings: Finetune, model: DenseModel) -> list[str]:
         raise InputError(
             f"finetune {settings.name}: init {start} does not exist; run pretrain first, or set init: random"
         )
-    checkpoint.load_encoder(start, model)
+    official.load_encoder(start, model)
     with start.open("rb") as file:
         return [hashlib.file_digest(file, "sha256").hexdigest()]

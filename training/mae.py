@@ -114,6 +114,11 @@ def counts(patches: int, mask_ratio: float, predict: float) -> tuple[int, int]:
 
 
 def normalised(patches: Tensor) -> Tensor:
-    """Patches (..., 3 P P) with their own mean taken off and divided by their own deviation (unbiased, eps 1e-6)."""
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) * (variance + 1e-6).rsqrt()
+    """Patches (..., 3 P P) with their own mean taken off and divided by their own deviation (unbiased, eps 1e-6).
+
+    A layer norm's deviation is the biased one: one pass of its kernel and a factor, a tenth of var_mean's time on a CPU.
+    """
+    n = patches.shape[-1]
+    biased = (n - 1) / n
+    scale = torch.full((n,), biased**0.5, device=patches.device, dtype=patches.dtype)
+    return F.layer_norm(patches, (n,), scale, None, 1e-6 * biased)

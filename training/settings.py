@@ -104,6 +104,7 @@ class Finetune:
     width: int
     height: int
     layer_decay: float
+    patch_padding: int
     head: str
     head_width: int
     augment: Augment
