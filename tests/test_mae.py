@@ -145,3 +145,16 @@ def test_bfloat16_stays_close_and_returns_a_float32_loss():
         rough = mae(images, order)[0]
     assert rough.dtype == torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("cross", [False, True])
+def test_the_whole_model_compiles_as_one_graph(cross):
+    torch.manual_seed(0)
+    mae = MaskedAutoencoder(vit.SIZES["tiny"], 32, 2, 0.75, cross=cross)
+    images, order = torch.randn(2, 3, 32, 48), torch.stack([torch.randperm(24) for _ in range(2)])
+    mae(images, order)[0].backward()
+    expected = [p.grad.clone() for p in mae.parameters()]
+    mae.zero_grad()
+    torch.compile(mae, fullgraph=True, backend="aot_eager")(images, order)[0].backward()
+    for parameter, gradient in zip(mae.parameters(), expected):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
