@@ -16,6 +16,7 @@ from pydantic import Field
 
 from manifests.assets import SOURCE_NAMES, SOURCES, AnnySource, AssetSource
 from manifests.errors import InputError, JobError
+from manifests.job_training import EvaluateStage, FinetuneStage, PretrainStage
 from manifests.model import Model
 from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share
 
@@ -145,59 +146,6 @@ class CurateStage(Model):
     splits: SplitShares = SplitShares(train=1.0, val=0.0, test=0.0)
     samples_per_task: int = Field(32, ge=1)
     workers: int = Field(0, ge=0, description="0 = one per core")
-
-
-class Optim(Model):
-    """AdamW."""
-
-    steps: int = Field(200, ge=1)
-    batch: int = Field(8, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    warmup_steps: int = Field(20, ge=0)
-    weight_decay: float = Field(0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = Field(1.0, gt=0)
-    checkpoint_every: int = Field(50, ge=1)
-
-
-class PretrainStage(Model):
-    """Masked autoencoder (He et al. 2022)."""
-
-    data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
-    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
-    model: Literal["tiny", "small", "base", "large"] = "tiny"
-    width: int = Field(96, ge=16)
-    height: int = Field(128, ge=16)
-    mask_ratio: float = Field(0.75, gt=0, lt=1)
-    decoder_dim: int = Field(96, ge=8)
-    decoder_depth: int = Field(2, ge=1)
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    seed: int = 0
-    optim: Optim = Optim()
-
-
-class FinetuneStage(Model):
-    """One dense task from the pre-trained encoder."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    task: Literal["depth", "normal"]
-    data: list[str] = Field(["render"], min_length=1)
-    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
-    init: str = Field("pretrain", description="`pretrain`, `random`, or a checkpoint file")
-    model: Literal["tiny", "small", "base", "large"] = "tiny"
-    width: int = Field(96, ge=16)
-    height: int = Field(128, ge=16)
-    layer_decay: float = Field(0.85, gt=0, le=1)
-    head_width: int = Field(64, ge=8)
-    seed: int = 0
-    optim: Optim = Optim(weight_decay=0.1, betas=(0.9, 0.999))
-
-
-class EvaluateStage(Model):
-    """Held-out identities, each finetune against the trivial predictors."""
-
-    data: list[str] = Field(["render"], min_length=1)
-    split: Literal["train", "val", "test"] = "test"
 
 
 class ReportStage(Model):

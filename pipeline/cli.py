@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
-from pipeline import assets, data_commands
+from pipeline import assets, data_commands, model_commands
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -78,14 +78,32 @@ def curate(job: JobPath, overrides: Overrides = None, address: Address = None) -
 
 
 @app.command()
-def train(job: JobPath, overrides: Overrides = None) -> None:
+def train(
+    job: JobPath,
+    overrides: Overrides = None,
+    address: Address = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="choose accumulation and checkpointing by the GPU's memory")
+    ] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="write the run folder only, for torchrun")] = False,
+) -> None:
     """Pre-train, fine-tune and evaluate: the training stages of a job."""
-    for stage in ("pretrain", "finetune", "evaluate"):
-        try:
-            run(job, overrides, stage)
-        except typer.Exit as finished:
-            if finished.exit_code:
-                raise
+    from pipeline import road
+
+    checked = jobs.load(job, overrides)
+    if fit:
+        checked = road.fitting(checked)
+    if prepare:
+        folder = road.prepare(checked, job.resolve().parent)
+        typer.echo(f"torchrun --nproc-per-node gpu -m training {folder}")
+        return
+    stages = [s for s in ("pretrain", "finetune", "evaluate") if getattr(checked, s)]
+    if not stages:
+        raise JobError(f"job {checked.name}: no training section; give pretrain, finetune or evaluate")
+    for stage in stages:
+        code = road.drive(checked, job.resolve().parent, stage, address)
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command()
@@ -120,7 +138,7 @@ def doctor() -> None:
     raise typer.Exit(checks.main([]))
 
 
-for command in data_commands.COMMANDS:
+for command in (*data_commands.COMMANDS, *model_commands.COMMANDS):
     app.command()(command)
 
 

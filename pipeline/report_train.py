@@ -14,11 +14,25 @@ from pipeline import figures, pictures
 METRICS = {
     "absrel": ("AbsRel", False, "{:.4f}"),
     "rmse": ("RMSE", False, "{:.4f}"),
+    "delta1": ("δ < 1.25", True, "{:.1%}"),
+    "delta2": ("δ < 1.25²", True, "{:.1%}"),
+    "delta3": ("δ < 1.25³", True, "{:.1%}"),
     "mean_deg": ("mean angle", False, "{:.1f}°"),
     "median_deg": ("median angle", False, "{:.1f}°"),
     "within_11_25": ("within 11.25°", True, "{:.1%}"),
     "within_22_5": ("within 22.5°", True, "{:.1%}"),
     "within_30": ("within 30°", True, "{:.1%}"),
+    "sad": ("SAD", False, "{:.2f}"),
+    "mse": ("MSE", False, "{:.4f}"),
+    "mad": ("MAD", False, "{:.4f}"),
+    "conn": ("Conn", False, "{:.2f}"),
+}
+ALIGNMENTS = {
+    "none": "as predicted",
+    "scale_median": "after a scale by medians, per picture",
+    "scale_lsq": "after a least-squares scale, per picture",
+    "scale_shift_median": "after scale and shift by medians, per picture",
+    "scale_shift_lsq": "after a least-squares scale and shift, per picture",
 }
 MAX_PANELS = 8
 
@@ -46,6 +60,8 @@ def training_section(run: Path) -> list[dict[str, Any]]:
                 "last": statistics.fmean(r["loss"] for r in kept[-max(1, len(kept) // 20) :]),
                 "speed": _median(kept, "images_per_s"),
                 "wait": _median(kept, "data_wait_ms"),
+                "mfu": _median(kept, "mfu"),
+                "memory": max((r["memory_mb"] for r in kept if _finite(r.get("memory_mb"))), default=None),
             }
         )
     return entries
@@ -60,18 +76,23 @@ def metrics_section(run: Path) -> list[dict[str, Any]]:
     for name, entry in json.loads(path.read_text()).items():
         if not isinstance(entry, dict) or "model" not in entry:
             continue
-        columns = [
-            k for k in METRICS if any(_finite(_flat(r).get(k)) for r in [entry["model"], *entry["trivial"].values()])
-        ]
-        rows = [("this model", entry["model"]), *((k.replace("_", " "), v) for k, v in entry["trivial"].items())]
+        predictors = [entry["model"], *entry["trivial"].values()]
+        columns = [k for k in METRICS if any(_finite(r["per_image"].get(k)) for r in predictors)]
+        names = ["this model", *(k.replace("_", " ") for k in entry["trivial"])]
         tables.append(
             {
                 "name": name,
                 "task": entry["task"],
                 "samples": entry["samples"],
+                "identities": entry["identities"],
+                "split": entry["split"],
+                "alignment": ALIGNMENTS[entry["alignment"]] if entry["task"] == "depth" else None,
                 "beats": bool(entry["beats_trivial"]),
+                "difference": _difference(entry),
                 "columns": [METRICS[c][0] + (" ↑" if METRICS[c][1] else " ↓") for c in columns],
-                "rows": _ranked(rows, columns),
+                "rows": _ranked(list(zip(names, predictors)), columns),
+                "headline": METRICS[entry["headline"]][0],
+                "breakdown": [_group(g, entry["headline"]) for g in entry["breakdown"]],
                 "panels": _panels(run / "evaluate", name),
                 "panel_title": "Picture, ground truth, prediction",
             }
@@ -79,30 +100,48 @@ def metrics_section(run: Path) -> list[dict[str, Any]]:
     return tables
 
 
+def _difference(entry: dict[str, Any]) -> str:
+    """How far the model is from the best trivial predictor on the same pictures, in words."""
+    span = entry["difference_interval"]
+    told = f"{METRICS[entry['headline']][0]} {_signed(entry, entry['difference'])}"
+    interval = (
+        f" (95 % interval {_signed(entry, span[0])} to {_signed(entry, span[1])}, over identities)" if span else ""
+    )
+    return f"{told} against {entry['best_trivial']}{interval}; better on {entry['wins']} of {entry['samples']} pictures"
+
+
+def _signed(entry: dict[str, Any], value: float) -> str:
+    text = METRICS[entry["headline"]][2].format(abs(value))
+    return ("+" if value > 0 else "−") + text
+
+
+def _group(group: dict[str, Any], headline: str) -> dict[str, Any]:
+    """A row of the breakdown."""
+    form = METRICS[headline][2].format
+    span = f"{form(group['interval'][0])} to {form(group['interval'][1])}" if group["interval"] else "–"
+    return {**group, "mean": form(group["mean"]), "interval": span}
+
+
 def _ranked(rows: list[tuple[str, dict[str, Any]]], columns: list[str]) -> list[dict[str, Any]]:
-    """Rows with printed values; a value is marked best when no other row has a better one."""
+    """Rows with printed values: the mean over pictures, its interval, and over all pixels; the best mean is marked."""
     best = {}
     for column in columns:
-        values = [_flat(r)[column] for _, r in rows if _finite(_flat(r).get(column))]
+        values = [r["per_image"][column] for _, r in rows if _finite(r["per_image"].get(column))]
         best[column] = max(values) if METRICS[column][1] else min(values)
-    return [
-        {
-            "name": name,
-            "cells": [
-                {
-                    "text": METRICS[c][2].format(v) if _finite(v := _flat(row).get(c)) else "–",
-                    "best": _finite(v) and v == best[c],
-                }
-                for c in columns
-            ],
-        }
-        for name, row in rows
-    ]
+    return [{"name": name, "cells": [_cell(row, c, best[c]) for c in columns]} for name, row in rows]
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """The per-image means of a predictor's metrics."""
-    return row.get("per_image", row)
+def _cell(row: dict[str, Any], column: str, best: float) -> dict[str, Any]:
+    form = METRICS[column][2].format
+    value = row["per_image"].get(column)
+    if not _finite(value):
+        return {"text": "–", "best": False, "note": ""}
+    notes = []
+    if row["interval"].get(column):
+        notes.append(f"{form(row['interval'][column][0])}–{form(row['interval'][column][1])}")
+    if _finite(row["pooled"].get(column)):
+        notes.append(f"pooled {form(row['pooled'][column])}")
+    return {"text": form(value), "best": value == best, "note": "; ".join(notes)}
 
 
 def _panels(folder: Path, name: str) -> list[str]:

@@ -27,15 +27,7 @@ def drive(job: Job, root: Path, only: str | None, address: str | None, retry_fai
     run = job.folder.resolve()
     check_references(job, wanted, run, root)
     job = _resolved(job, root)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(run).free
-        if free < MIN_FREE_BYTES:
-            need = f"at least {MIN_FREE_BYTES / 2**20:.0f} MB needed; free space"
-            raise StorageError(f"run folder {run}: {free / 2**20:.0f} MB free, {need}")
-        (run / "job.yaml").write_text(dump(job))
-    except OSError as error:
-        raise StorageError(f"run folder {run}: {error.strerror}; free space or choose another `runs` folder") from None
+    _write(job, run)
     events = Events(run)
     events.emit("run_started", job=job.name, stages=wanted)
     started = time.monotonic()
@@ -49,6 +41,38 @@ def drive(job: Job, root: Path, only: str | None, address: str | None, retry_fai
         + (f", {failures} failed samples (named in {run}/events.jsonl)" if failures else "")
     )
     return FAILURES if failures else DONE
+
+
+def prepare(job: Job, root: Path) -> Path:
+    """Write the run folder of ``job`` with its resolved job.yaml, which is all that training without Ray needs; returns it.
+
+    Raises as ``drive``.
+    """
+    run = job.folder.resolve()
+    check_references(job, [s for s in ("pretrain", "finetune", "evaluate") if getattr(job, s)], run, root)
+    _write(_resolved(job, root), run)
+    return run
+
+
+def fitting(job: Job) -> Job:
+    """``job`` with every training told to fit its device's memory."""
+    tree = job.model_dump()
+    for section in [tree["pretrain"], *tree["finetune"]]:
+        if section:
+            section["compute"]["fit"] = True
+    return Job.model_validate(tree)
+
+
+def _write(job: Job, run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(run).free
+        if free < MIN_FREE_BYTES:
+            need = f"at least {MIN_FREE_BYTES / 2**20:.0f} MB needed; free space"
+            raise StorageError(f"run folder {run}: {free / 2**20:.0f} MB free, {need}")
+        (run / "job.yaml").write_text(dump(job))
+    except OSError as error:
+        raise StorageError(f"run folder {run}: {error.strerror}; free space or choose another `runs` folder") from None
 
 
 def _stage(
@@ -76,12 +100,14 @@ def _stage(
 
         console.print(f"  report: {build(run)}", soft_wrap=True)
     else:
-        from pipeline.train import train
+        from pipeline.train import evaluate, train
 
-        for name in [f"finetune:{f.name}" for f in job.finetune] if stage == "finetune" else [stage]:
-            start = time.monotonic()
-            train(run, name)
-            events.emit("stage_finished", stage=name, seconds=round(time.monotonic() - start, 1))
+        start = time.monotonic()
+        if stage == "evaluate":
+            evaluate(run)
+        else:
+            train(run, [f"finetune:{f.name}" for f in job.finetune] if stage == "finetune" else [stage], job, address)
+        events.emit("stage_finished", stage=stage, seconds=round(time.monotonic() - start, 1))
     return result
 
 
@@ -122,6 +148,9 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
             if not given and not (root / finetune.init).is_file():
                 expected = "expected `pretrain` (with that section), `random` or a checkpoint file"
                 problems.append(f'finetune.{i}.init: "{finetune.init}": {expected}')
+            folder = finetune.augment.backgrounds
+            if folder and not (root / folder).is_dir():
+                problems.append(f'finetune.{i}.augment.backgrounds: "{folder}": no such folder (looked in {root})')
     if job.curate and "curate" in wanted:
         for i, source in enumerate(job.curate.sources):
             if source.path != "bundled" and not (root / source.path).exists():
@@ -148,6 +177,8 @@ def _resolved(job: Job, root: Path) -> Job:
             section["data"] = [path(n) for n in section["data"]]
             if "init" in section:
                 section["init"] = path(section["init"])
+            if section.get("augment", {}).get("backgrounds"):
+                section["augment"]["backgrounds"] = str((root / section["augment"]["backgrounds"]).resolve())
     return Job.model_validate(tree)
 
 

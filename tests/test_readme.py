@@ -2,6 +2,8 @@
 
 import re
 
+import yaml
+
 from manifests import job, sample
 from tests.conftest import ROOT
 
@@ -18,6 +20,13 @@ def test_the_job_in_the_readme_is_valid(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text(block.group(1))
     assert job.load(path).render is not None
+
+
+def test_every_section_of_a_job_in_the_readme_is_valid():
+    for block in re.findall(r"```yaml\n(.*?)```", README, re.S):
+        tree = yaml.safe_load(block)
+        if tree.keys() & set(job.Job.model_fields):
+            job.check({"name": "t"} | tree)
 
 
 def test_every_command_in_the_readme_exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,8 +13,12 @@ import pyarrow.compute as pc
 from manifests import codecs, photo
 from manifests.dataset import Dataset
 from manifests.errors import InputError
-from training.loader import Copied, batches
+from training.loader import Maker, batches
 from training.order import Order, Source
+from training.settings import Compute
+
+if TYPE_CHECKING:
+    from training.team import Team
 
 
 class Rows:
@@ -67,15 +71,17 @@ def picture(kind: str, row: dict[str, Any]) -> np.ndarray:
 
 def stream(
     rows: Rows,
-    make: Callable[[str, dict[str, Any], np.random.Generator], dict[str, np.ndarray]],
-    seed: int,
+    order: Order,
+    find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    maker: Maker,
     batch: int,
     steps: range,
-    threads: int | None = None,
+    compute: Compute,
+    me: Team,
 ) -> Iterator[tuple[dict[str, np.ndarray], float]]:
-    """Yield (stacked arrays, seconds waited) for each step. ``make`` turns a row into arrays with its own generator."""
-    order, find = rows.order(seed)
-    return batches(rows.sets, order, Copied(make), batch, steps, threads, find=find)
+    """Yield (this worker's part of each batch, seconds waited) for each step; ``order`` and ``find`` as ``rows.order`` gives."""
+    threads = max(1, min(16, compute.cpus - 1)) if compute.cpus else None
+    return batches(rows.sets, order, maker, batch, steps, threads, me.rank, me.world, find)
 
 
 def _ids(dataset: Dataset) -> str:

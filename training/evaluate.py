@@ -1,6 +1,4 @@
-"""Fine-tuned models and held-out samples -> metrics beside those of the trivial predictors, and panels for the
-report.
-"""
+"""Fine-tuned models and held-out samples -> measures beside those of the trivial predictors, and panels for the report."""
 
 from __future__ import annotations
 
@@ -11,29 +9,33 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from manifests import codecs, view
-from training import checkpoint, data
+from training import checkpoint, data, summary, team
+from training.finetune import built
 from training.heads import DenseModel
-from training.metrics import HEADLINE, METRICS, normal_angles
+from training.metrics import HEADLINE, aligned, alpha_metrics, depth_metrics, normal_angles, normal_metrics
 from training.settings import Evaluate, Finetune, folders
-from training.transforms import dense_sample
-from training.vit import SIZES
+from training.tasks import objective
+from training.transforms import MEAN, STD
+from training.trivial import trivial_predictors, truth_of
 
 PANELS = 8
-# The trivial normal map is learnt at this size and stretched to each picture.
-MEAN_MAP = (64, 48)
+# Bins of a tenth of a degree: the median over all pixels without keeping all pixels.
+BINS = np.linspace(0, 180, 1801)
 
 
 def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
-    """Judge every fine-tune on ``settings.split`` at native resolution; writes and returns
-    ``run``/evaluate/metrics.json.
+    """Judge every fine-tune on ``settings.split`` at native resolution; writes ``run``/evaluate/NAME.parquet, a row for each
+    picture, and returns ``run``/evaluate/metrics.json.
     """
     folder = run / "evaluate"
     (folder / "panels").mkdir(parents=True, exist_ok=True)
     rows = data.Rows(folders(run, settings.data), settings.split)
-    result = {f.name: judge(run, f, rows, folder / "panels") for f in finetunes}
+    result = {f.name: judge(run, f, settings, rows) for f in finetunes}
     path = folder / "metrics.json"
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(result, indent=1))
@@ -41,49 +43,105 @@ def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
     return path
 
 
-def judge(run: Path, settings: Finetune, rows: data.Rows, panels: Path) -> dict[str, Any]:
-    """One task: the model's and the trivial predictors' metrics, per picture and meaned."""
-    model = DenseModel(SIZES[settings.model], settings.task, settings.head_width)
-    checkpoint.load(run / "finetune" / settings.name / "model.safetensors", model, None)
-    model.eval()
-    trivial = trivial_predictors(settings, data.Rows(folders(run, settings.data), "train"))
-    per_sample: list[dict[str, Any]] = []
-    pooled: dict[str, list[np.ndarray]] = {}
+def judge(run: Path, settings: Finetune, how: Evaluate, rows: data.Rows) -> dict[str, Any]:
+    """One task: the model's and the trivial predictors' measures, per picture, pooled, with intervals, and by trait."""
+    task = settings.task
+    model = built(settings)
+    checkpoint.load_weights(run / "finetune" / settings.name / "model.safetensors", model)
+    model.to(team.device_for(settings.compute)).eval()
+    trivial = trivial_predictors(task, data.Rows(folders(run, how.data), "train"))
+    found: dict[str, list[dict[str, float]]] = {k: [] for k in ("model", *trivial)}
+    angles = {k: np.zeros(len(BINS) - 1) for k in found}
+    known: list[dict[str, Any]] = []
+    traits = []
     for i in range(len(rows)):
         _, row = rows[i]
         height, width = row["camera"]["height"], row["camera"]["width"]
-        truth = truth_of(row, settings.task)
-        inside = codecs.decode_u8(row["mask"], height, width) != 0
+        truth = truth_of(row, task)
+        inside = np.ones((height, width), bool) if task == "foreground" else _foreground(row)
         predicted = predict(model, row, settings)
-        guesses = {"model": predicted, **{k: f(height, width) for k, f in trivial.items()}}
-        measures = {k: METRICS[settings.task](g[inside], truth[inside]) for k, g in guesses.items()}
-        if settings.task == "normal":
-            for k, g in guesses.items():
-                pooled.setdefault(k, []).append(normal_angles(g[inside], truth[inside]))
+        for name, guess in {"model": predicted, **{k: f(height, width) for k, f in trivial.items()}}.items():
+            found[name].append(measures(task, guess, truth, inside, how.alignment))
+            if task == "normal":
+                angles[name] += np.histogram(normal_angles(guess[inside], truth[inside]), BINS)[0]
         person = row["people"][0]["asset_id"] if row["people"] else ""
-        per_sample.append(
-            {"sample_id": row["sample_id"], "framing": row["camera"]["framing"], "asset": person, **measures}
-        )
+        known.append({"sample_id": row["sample_id"], "asset": person, "pixels": int(inside.sum())})
+        traits.append(summary.traits_of(row))
         if i < PANELS:
-            draw_panel(panels / settings.name / f"{i:02d}.png", row, truth, predicted, inside, settings.task)
-    means = {k: _mean([s[k] for s in per_sample]) for k in ("model", *trivial)}
-    for k, angles in pooled.items():
-        means[k]["pooled_mean_deg"] = float(np.concatenate(angles).mean())
+            draw_panel(run / "evaluate/panels" / settings.name / f"{i:02d}.png", row, truth, predicted, inside, task)
+    write_rows(run / "evaluate" / f"{settings.name}.parquet", known, traits, found)
+    return report(settings, how, known, traits, found, angles)
+
+
+def report(
+    settings: Finetune,
+    how: Evaluate,
+    known: list[dict[str, Any]],
+    traits: list[dict[str, str]],
+    found: dict[str, list[dict[str, float]]],
+    angles: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """The entry of metrics.json."""
+    people, pixels = [k["asset"] for k in known], [k["pixels"] for k in known]
     headline = HEADLINE[settings.task]
-    best = min(means[k][headline] for k in trivial)
-    wins = sum(s["model"][headline] < min(s[k][headline] for k in trivial) for s in per_sample)
+    entries: dict[str, dict[str, Any]] = {}
+    for name, measured in found.items():
+        spans = {
+            k: summary.interval(np.array([m[k] for m in measured]), people, how.bootstrap, how.seed)
+            for k in measured[0]
+        }
+        entries[name] = {
+            "per_image": summary.means(measured),
+            "pooled": summary.pooled(measured, pixels),
+            "interval": spans,
+        }
+        if settings.task == "normal":
+            half = np.searchsorted(np.cumsum(angles[name]), angles[name].sum() / 2)
+            entries[name]["pooled"]["median_deg"] = float((BINS[half] + BINS[half + 1]) / 2)
+    mine = np.array([m[headline] for m in found["model"]])
+    others = {k: np.array([m[headline] for m in v]) for k, v in found.items() if k != "model"}
+    best = min(others, key=lambda k: others[k].mean())
     return {
         "task": settings.task,
         "headline": headline,
-        "model": means["model"],
-        "trivial": {k: means[k] for k in trivial},
-        "beats_trivial": means["model"][headline] < best,
-        "wins": wins,
-        "split": rows.split,
-        "samples": len(per_sample),
-        "identities": len({s["asset"] for s in per_sample}),
-        "per_sample": per_sample,
+        "alignment": how.alignment if settings.task == "depth" else "none",
+        "model": entries.pop("model"),
+        "trivial": entries,
+        "beats_trivial": bool(mine.mean() < others[best].mean()),
+        "best_trivial": best,
+        # Paired: the same pictures under both; below 0 the model is better.
+        "difference": float((mine - others[best]).mean()),
+        "difference_interval": summary.interval(mine - others[best], people, how.bootstrap, how.seed),
+        "wins": int((mine < np.min(list(others.values()), axis=0)).sum()),
+        "split": how.split,
+        "samples": len(known),
+        "identities": len(set(people)),
+        "breakdown": summary.breakdown(mine, people, traits, how.bootstrap, how.seed),
     }
+
+
+def measures(task: str, guess: np.ndarray, truth: np.ndarray, inside: np.ndarray, alignment: str) -> dict[str, float]:
+    """One picture's measures of ``task``."""
+    if task == "foreground":
+        return alpha_metrics(guess, truth)
+    if task == "depth":
+        return depth_metrics(guess[inside], truth[inside], alignment)
+    return normal_metrics(guess[inside], truth[inside])
+
+
+def write_rows(
+    path: Path,
+    known: list[dict[str, Any]],
+    traits: list[dict[str, str]],
+    found: dict[str, list[dict[str, float]]],
+) -> None:
+    """A Parquet table: who and what each picture shows, and each predictor's measures, as `predictor/measure`."""
+    rows = []
+    for i, one in enumerate(known):
+        shown = {k: traits[i].get(k) for k in summary.TRAITS}
+        measured = {f"{name}/{k}": v for name, rows_ in found.items() for k, v in rows_[i].items()}
+        rows.append({**one, **shown, **measured})
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def draw_panel(
@@ -92,67 +150,40 @@ def draw_panel(
     """Write picture, truth and prediction side by side as PNG; depth is aligned first, near is bright."""
     shown = [codecs.decode_image(row["image"]["bytes"])]
     if task == "depth":
-        p, z = predicted[inside], truth[inside]
-        slope, offset = np.polyfit(p, z, 1) if p.std() > 1e-6 else (0.0, float(z.mean()))
-        span = (float(z.min()), float(z.max()))
-        shown += [view.depth_colour(d, inside, span) for d in (truth, predicted * slope + offset)]
-    else:
+        fitted = np.zeros_like(truth)
+        fitted[inside] = aligned(predicted[inside].astype(float), truth[inside].astype(float), "scale_shift_lsq")
+        span = (float(truth[inside].min()), float(truth[inside].max()))
+        shown += [view.depth_colour(d, inside, span) for d in (truth, fitted)]
+    elif task == "normal":
         shown += [view.normal_colour(n, inside) for n in (truth, predicted)]
+    else:
+        shown += [np.repeat(np.round(255 * a[..., None]).astype(np.uint8), 3, axis=2) for a in (truth, predicted)]
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.concatenate(shown, axis=1)[..., ::-1])
 
 
 @torch.no_grad()
 def predict(model: DenseModel, row: dict[str, Any], settings: Finetune) -> np.ndarray:
-    """(H, W) relative depth or (H, W, 3) unit normals at the row's own resolution, mean of the picture and its
-    mirror.
+    """(H, W) relative depth, (H, W, 3) unit normals or (H, W) coverage at the row's own resolution, mean of the picture and
+    its mirror.
     """
-    image = torch.from_numpy(dense_sample(row, None, (settings.height, settings.width), settings.task)["image"])
-    out = model(torch.stack([image, image.flip(-1)])).numpy()
+    rgb = cv2.resize(
+        codecs.decode_image(row["image"]["bytes"]), (settings.width, settings.height), interpolation=cv2.INTER_AREA
+    )
+    image = torch.from_numpy(((rgb.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1).copy())
+    device = next(model.parameters()).device
+    read = objective(settings.task, settings.loss).read
+    out = read(model(torch.stack([image, image.flip(-1)]).to(device)).float()).cpu().numpy()
     mirrored = out[1][..., ::-1]
     if settings.task == "normal":
         mirrored = mirrored * np.array([-1, 1, 1], np.float32)[:, None, None]
     mean = ((out[0] + mirrored) / 2).transpose(1, 2, 0)
     size = (row["camera"]["width"], row["camera"]["height"])
     full = cv2.resize(mean, size, interpolation=cv2.INTER_LINEAR)
-    if settings.task == "depth":
+    if settings.task != "normal":
         return full
     return full / np.maximum(np.linalg.norm(full, axis=2, keepdims=True), 1e-6)
 
 
-def truth_of(row: dict[str, Any], task: str) -> np.ndarray:
-    """(H, W) metres or (H, W, 3) unit normals."""
-    decode = codecs.decode_depth if task == "depth" else codecs.decode_normal
-    return decode(row[task], row["camera"]["height"], row["camera"]["width"])
-
-
-def trivial_predictors(settings: Finetune, train: data.Rows) -> dict[str, Any]:
-    """name -> (height, width) -> a guess that never looks at the picture.
-
-    Depth: a constant (after alignment the mean depth). Normals: the one direction that suits the training set best,
-    and its
-    mean normal map.
-    """
-    if settings.task == "depth":
-        return {"constant depth": lambda h, w: np.ones((h, w), np.float32)}
-    total = np.zeros((*MEAN_MAP, 3))
-    for i in range(len(train)):
-        normal = truth_of(train[i][1], "normal")
-        total += cv2.resize(normal, MEAN_MAP[::-1], interpolation=cv2.INTER_AREA)
-    direction = total.sum(axis=(0, 1))
-    direction /= np.linalg.norm(direction)
-    length = np.linalg.norm(total, axis=2, keepdims=True)
-    mean_map = np.where(length > 1e-9, total / np.maximum(length, 1e-9), direction).astype(np.float32)
-
-    def one_direction(h: int, w: int) -> np.ndarray:
-        return np.broadcast_to(direction.astype(np.float32), (h, w, 3))
-
-    def stretched(h: int, w: int) -> np.ndarray:
-        full = cv2.resize(mean_map, (w, h), interpolation=cv2.INTER_LINEAR)
-        return full / np.maximum(np.linalg.norm(full, axis=2, keepdims=True), 1e-6)
-
-    return {"one direction": one_direction, "mean normal map": stretched}
-
-
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+def _foreground(row: dict[str, Any]) -> np.ndarray:
+    return codecs.decode_u8(row["mask"], row["camera"]["height"], row["camera"]["width"]) != 0

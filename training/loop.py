@@ -1,15 +1,14 @@
-"""A model, its data and a loss -> trained weights: the one loop of pre-training and fine-tuning.
+"""A model, its data and a loss -> trained weights: the one loop of pre-training and fine-tuning, alone or in a team.
 
-Resume is the same call again: weights, optimiser, step and data position come back, so a killed run ends with the
-same bits.
+Resume is the same call again: weights, optimiser, averaged weights, guard, generators, step and data position come back, so
+a killed run ends with the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,190 +18,152 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manifests.errors import MaquetteError
-from training import checkpoint
+from manifests.errors import JobError, MaquetteError
+from training import checkpoint, team
+from training.guard import PATIENCE, Average, Guard
+from training.journal import Journal, matmul_rate
 from training.loader import on_device
-from training.settings import Optim
+from training.order import Order
+from training.settings import Compute, Optim
+from training.team import Team
+from training.vit import compile_blocks, set_checkpointing
 
-LOG_EVERY = 10
 log = logging.getLogger("training")
+Arrays = Iterator[tuple[dict[str, np.ndarray], float]]
 
 
-def run(
-    folder: Path,
-    model: nn.Module,
-    groups: list[dict[str, Any]],
-    optim: Optim,
-    schedule: Callable[[int], float],
-    batches: Callable[[range], Iterator[tuple[dict[str, np.ndarray], float]]],
-    loss_of: Callable[[dict[str, Tensor]], Tensor],
-    digest: dict[str, Any],
-    title: str,
-) -> Path:
-    """Train to ``optim.steps`` and return the path of the final weights.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that one training is made of.
 
-    ``groups``: AdamW groups, each with its own `scale` of the learning rate. ``schedule``: step -> share of optim.lr.
-    Raises JobError when ``folder`` holds a run of other settings, MaquetteError when the loss stops being finite.
+    ``groups``: model -> AdamW groups, each with its own `scale` of the learning rate. ``schedule``: step -> share of
+    ``optim.lr``. ``batches``: (steps, this worker) -> its part of each batch. ``view``: what the device still has to make
+    of it. ``loss_of``: (model, batch) -> a scalar that is a mean over pictures. ``flops``: of one picture.
     """
-    final = folder / "model.safetensors"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    optimiser = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
+
+    folder: Path
+    title: str
+    model: nn.Module
+    groups: Callable[[nn.Module], list[dict[str, Any]]]
+    optim: Optim
+    compute: Compute
+    schedule: Callable[[int], float]
+    order: Order
+    batches: Callable[[range, Team], Arrays]
+    view: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    loss_of: Callable[[nn.Module, dict[str, Tensor]], Tensor]
+    flops: int
+    digest: dict[str, Any]
+
+
+def as_they_are(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch of which the device has nothing left to make."""
+    return batch
+
+
+def run(t: Training, me: Team) -> Path:
+    """Train to ``t.optim.steps`` and return the path of the final weights (the averaged ones where there are any).
+
+    Raises JobError when ``t.folder`` holds a run of other settings or a batch cannot be shared out evenly, MaquetteError
+    when steps stay unusable.
+    """
+    final, checkpoints = t.folder / "model.safetensors", t.folder / "checkpoints"
     if final.exists():
-        checkpoint.check_same(checkpoint.load(final, model, None)["digest"], digest, folder)
+        checkpoint.check_same(checkpoint.state_of(final)["digest"], t.digest, t.folder)
         return final
-    first = 0
-    latest = checkpoint.newest(folder / "checkpoints")
-    if latest is not None:
-        state = checkpoint.load(latest, model, optimiser)
-        checkpoint.check_same(state["digest"], digest, folder)
-        first = state["step"]
-    metrics = Metrics(folder, first, title, optim.steps)
-    model.train()
-    with metrics:
+    parts = me.world * t.compute.accumulate
+    if t.optim.batch % parts:
+        raise JobError(
+            f"{t.title}: a batch of {t.optim.batch} does not share out evenly over {me.world} workers "
+            f"x {t.compute.accumulate} parts; make optim.batch a multiple of {parts}"
+        )
+    dtype = team.precision(t.compute, me.device)
+    t.model.to(me.device).train()
+    set_checkpointing(t.model, t.compute.checkpointing)
+    if t.compute.compile:
+        compile_blocks(t.model)
+    model = team.share_out(t.model, t.compute, me, dtype)
+    optimiser = torch.optim.AdamW(t.groups(t.model), lr=t.optim.lr, betas=t.optim.betas, fused=True)
+    kept = checkpoint.Kept(t.model, optimiser, Average(t.model, t.optim.ema), Guard(t.optim.spike, me.device))
+    first = resume(t, kept, checkpoints)
+    rate = matmul_rate(me.device, dtype)
+    with Journal(
+        t.folder, first, t.title, t.optim.steps, t.flops * t.optim.batch / me.world, rate, me.rank > 0
+    ) as journal:
+        stream = on_device(t.batches(range(first, t.optim.steps), me), me.device)
         started = time.perf_counter()
-        for step, (batch, waited) in enumerate(on_device(batches(range(first, optim.steps)), device), first):
-            share = schedule(step)
+        for step, (arrays, waited) in enumerate(stream, first):
+            lr = t.optim.lr * t.schedule(step)
             for group in optimiser.param_groups:
-                group["lr"] = optim.lr * share * group["scale"]
-            loss = loss_of(batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
-            if not torch.isfinite(norm):
-                raise MaquetteError(
-                    f"{title}: the loss or its gradient is not finite at step {step}; lower optim.lr. "
-                    f"The last good state is in {folder / 'checkpoints'}"
-                )
+                group["lr"] = lr * group["scale"]
+            loss = backward(t, model, t.view(arrays), dtype, me)
+            norm = team.whole(nn.utils.clip_grad_norm_(t.model.parameters(), t.optim.clip))
+            bad = kept.guard.judge(loss, norm)
+            # A fused optimiser that is told of infinities leaves weights and moments alone, without asking the device.
+            optimiser.found_inf, optimiser.grad_scale = bad, None  # type: ignore[attr-defined]
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            kept.average.update(t.model, step, bad)
             now = time.perf_counter()
-            metrics.step(step, loss, optim.lr * share, optim.batch / (now - started), waited)
+            due = journal.step(step, loss, lr, t.optim.batch, now - started, waited)
             started = now
-            if (step + 1) % optim.checkpoint_every == 0 and step + 1 < optim.steps:
-                path = folder / "checkpoints" / f"step_{step + 1:08d}.safetensors"
-                checkpoint.save(path, model, optimiser, {"step": step + 1, "digest": digest})
-                checkpoint.prune(folder / "checkpoints")
-    checkpoint.save(final, model, None, {"step": optim.steps, "digest": digest})
+            if due:
+                watch(t, kept, step, checkpoints, me)
+            if (step + 1) % t.optim.checkpoint_every == 0 and step + 1 < t.optim.steps:
+                keep(t, kept, step + 1, checkpoints, me)
+    kept.save_final(final, {"step": t.optim.steps, "digest": t.digest}, me.rank == 0)
+    me.wait()
     return final
 
 
-def cosine(optim: Optim) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine to 0 (MAE)."""
-
-    def share(step: int) -> float:
-        if step < optim.warmup_steps:
-            return (step + 1) / optim.warmup_steps
-        return 0.5 * (1 + math.cos(math.pi * (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)))
-
-    return share
-
-
-def linear(optim: Optim) -> Callable[[int], float]:
-    """Linear warm-up, then a straight line to 0 (Sapiens2's poly of power 1)."""
-
-    def share(step: int) -> float:
-        if step < optim.warmup_steps:
-            return (step + 1) / optim.warmup_steps
-        return max(0.0, (optim.steps - step) / max(1, optim.steps - optim.warmup_steps))
-
-    return share
+def backward(t: Training, model: nn.Module, batch: dict[str, Tensor], dtype: str, me: Team) -> Tensor:
+    """Gradients of one step, in as many parts as asked for; () the loss, a mean over all workers."""
+    count = len(next(iter(batch.values())))
+    size = count // t.compute.accumulate
+    total = torch.zeros((), device=me.device)
+    narrow = torch.autocast(me.device.type, torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+    for i in range(t.compute.accumulate):
+        part = {k: v[i * size : (i + 1) * size] for k, v in batch.items()}
+        with team.quiet(model, i == t.compute.accumulate - 1):
+            with narrow:
+                loss = t.loss_of(model, part) / t.compute.accumulate
+            loss.backward()
+        total += loss.detach()
+    return me.mean(total)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """AdamW groups: no decay on vectors; encoder layer i learns at layer_decay ** (L + 1 - i), the head at 1
-    (Sapiens2 3.0).
-    """
-    depth = len(model.encoder.blocks)  # type: ignore[union-attr, arg-type]
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        layer = depth + 1
-        if name.startswith("encoder.embed"):
-            layer = 0
-        elif name.startswith("encoder.blocks."):
-            layer = int(name.split(".")[2]) + 1
-        decay = weight_decay if parameter.ndim > 1 and "token" not in name else 0.0
-        groups.setdefault((decay, layer_decay ** (depth + 1 - layer)), []).append(parameter)
-    return [{"params": p, "weight_decay": d, "scale": s} for (d, s), p in groups.items()]
+def resume(t: Training, kept: checkpoint.Kept, checkpoints: Path) -> int:
+    """Take up the newest checkpoint; returns the step to go on at."""
+    latest = checkpoint.newest(checkpoints)
+    if latest is None:
+        return 0
+    checkpoint.check_same(checkpoint.state_of(latest)["digest"], t.digest, t.folder)
+    state = kept.load(latest)
+    return t.order.resume(state["order"]) // t.optim.batch
 
 
-class Metrics(contextlib.AbstractContextManager["Metrics"]):
-    """metrics.jsonl, TensorBoard where it is installed, and a progress bar where rich is."""
-
-    def __init__(self, folder: Path, first: int, title: str, steps: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
-        self._title, self._steps = title, steps
-        if self._path.exists():
-            # A killed run may have logged past its last checkpoint; those steps come again.
-            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) < first]
-            self._path.write_text("".join(line + "\n" for line in kept))
-        self._file = self._path.open("a")
-        self._losses: list[Tensor] = []
-        self._rates: list[float] = []
-        self._waits: list[float] = []
-        self._board: Any = None
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
-        self._bar, self._task = _bar(title, steps, first)
-
-    def step(self, step: int, loss: Tensor, lr: float, images_per_s: float, waited: float) -> None:
-        """Note one step; written out every LOG_EVERY, so that the device is not asked for its loss each time."""
-        self._losses.append(loss.detach())
-        self._rates.append(images_per_s)
-        self._waits.append(waited)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == self._steps:
-            row = {
-                "step": step,
-                "loss": round(float(torch.stack(self._losses).mean()), 6),
-                "lr": lr,
-                "images_per_s": round(float(np.median(self._rates)), 2),
-                "data_wait_ms": round(1e3 * float(np.mean(self._waits)), 3),
-                "time": round(time.time(), 3),
-            }
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            if self._board is not None:
-                for key in ("loss", "lr", "images_per_s", "data_wait_ms"):
-                    self._board.add_scalar(key, row[key], step)
-            if self._bar is not None:
-                self._bar.update(self._task, completed=step + 1, note=f"loss {row['loss']:.4f}")
-            elif (step + 1) % (10 * LOG_EVERY) == 0:
-                log.info("%s step %d of %d, loss %.4f", self._title, step + 1, self._steps, row["loss"])
-            self._losses, self._rates, self._waits = [], [], []
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-        if self._bar is not None:
-            self._bar.stop()
+def keep(t: Training, kept: checkpoint.Kept, step: int, checkpoints: Path, me: Team) -> None:
+    """Write a checkpoint from which step ``step`` is next."""
+    state = {"step": step, "digest": t.digest, "order": t.order.state(step * t.optim.batch)}
+    kept.save(checkpoints / f"step_{step:08d}.safetensors", state, me.rank == 0)
+    if me.rank == 0:
+        checkpoint.prune(checkpoints)
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf
-
-
-def _bar(title: str, steps: int, first: int) -> tuple[Any, Any]:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        return None, None
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return None, None
-    columns = (
-        TextColumn(f"[bold]{title:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console)
-    bar.start()
-    return bar, bar.add_task("", total=steps, completed=first, note="")
+def watch(t: Training, kept: checkpoint.Kept, step: int, checkpoints: Path, me: Team) -> None:
+    """Say that steps were left out; stop, the last good state kept, when they come in a row."""
+    _, streak, total = kept.guard.counts.tolist()
+    if total > kept.told:
+        if me.rank == 0:
+            log.warning(
+                "%s: %d steps up to %d had a loss or gradient that is not finite or %g times the usual; they did not touch "
+                "the weights",
+                t.title, total - kept.told, step, t.optim.spike,
+            )  # fmt: skip
+        kept.told = total
+    if streak >= PATIENCE:
+        keep(t, kept, step + 1, checkpoints, me)
+        raise MaquetteError(
+            f"{t.title}: no usable step among the last {streak} up to step {step}; lower optim.lr, or look at the data. "
+            f"The last good weights are in {checkpoints}: `init` takes them"
+        )

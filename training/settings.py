@@ -15,7 +15,7 @@ from manifests.errors import InputError, JobError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optim:
-    """AdamW: as manifests/job.py."""
+    """AdamW and its guards; fields and meaning as in manifests/job_training.py, here and below."""
 
     steps: int
     batch: int
@@ -24,7 +24,50 @@ class Optim:
     weight_decay: float
     betas: tuple[float, float]
     clip: float
+    ema: float
+    spike: float
     checkpoint_every: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How it runs."""
+
+    workers: int
+    cpus: int
+    gpu: str
+    precision: str
+    parallel: str
+    accumulate: int
+    checkpointing: bool
+    compile: bool
+    fit: bool
+    failures: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random changes of a sample."""
+
+    crop: tuple[float, float]
+    stretch: float
+    rotate_deg: float
+    rotate_share: float
+    tilt_deg: float
+    flip: float
+    backgrounds: str | None
+    background_share: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue_deg: float
+    grey: float
+    blur: float
+    blur_px: float
+    noise: float
+    iso: float
+    jpeg: float
+    jpeg_quality: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +82,12 @@ class Pretrain:
     mask_ratio: float
     decoder_dim: int
     decoder_depth: int
-    crop_scale: tuple[float, float]
+    decoder: str
+    predict: float
+    augment: Augment
     seed: int
     optim: Optim
+    compute: Compute
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +96,7 @@ class Finetune:
 
     name: str
     task: str
+    loss: str | None
     data: list[str]
     weights: list[float] | None
     init: str
@@ -57,9 +104,13 @@ class Finetune:
     width: int
     height: int
     layer_decay: float
+    patch_padding: int
+    head: str
     head_width: int
+    augment: Augment
     seed: int
     optim: Optim
+    compute: Compute
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,11 +119,23 @@ class Evaluate:
 
     data: list[str]
     split: str
+    alignment: str
+    bootstrap: int
+    seed: int
+
+
+PARTS: dict[str, type] = {"optim": Optim, "compute": Compute, "augment": Augment}
+PAIRS = ("betas", "crop", "jpeg_quality")
+# What may change between two runs of one training: none of it moves the weights by more than rounding.
+NOT_IN_DIGEST = {
+    "optim": ("checkpoint_every",),
+    "compute": tuple(f.name for f in dataclasses.fields(Compute) if f.name != "precision"),
+}
 
 
 def read(run: Path) -> dict[str, Any]:
     """The sections of ``run``/job.yaml: pretrain, finetune (a list), evaluate; None where absent. Raises InputError."""
-    path = run / "job.yaml"
+    path = run if run.suffix in (".yaml", ".yml") else run / "job.yaml"
     if not path.is_file():
         raise InputError(f"{run}: no job.yaml here; give a run folder that `maquette run` made")
     tree = yaml.safe_load(path.read_text())
@@ -89,20 +152,24 @@ def _build(kind: type, tree: dict[str, Any] | None) -> Any:
     names = {f.name for f in dataclasses.fields(kind)}
     if set(tree) != names:
         raise JobError(
-            f"{kind.__name__.lower()}: fields {sorted(set(tree) ^ names)} do not match this trainer's version"
+            f"{kind.__name__.lower()}: fields {', '.join(sorted(set(tree) ^ names))} are not as this trainer expects: "
+            "`maquette train JOB --prepare` writes a job with every default filled in"
         )
-    values: dict[str, Any] = {k: tuple(v) if k in ("betas", "crop_scale") else v for k, v in tree.items()}
-    if "optim" in values:
-        values["optim"] = _build(Optim, tree["optim"])
+    values: dict[str, Any] = {k: tuple(v) if k in PAIRS else v for k, v in tree.items()}
+    for name in values.keys() & PARTS.keys():
+        values[name] = _build(PARTS[name], tree[name])
     return kind(**values)
 
 
-def digest(settings: Any, data: list[str]) -> dict[str, Any]:
+def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> dict[str, Any]:
     """What a checkpoint must match to be gone on with: every field that changes the weights, and the data's
-    identity.
+    identity. ``precision``: what `auto` came to.
     """
     fields = dataclasses.asdict(settings)
-    fields["optim"].pop("checkpoint_every")
+    for part, names in NOT_IN_DIGEST.items():
+        for name in names:
+            fields[part].pop(name)
+    fields["compute"]["precision"] = precision
     fields = json.loads(json.dumps({**fields, "data": data}))
     return {"fields": fields, "sha256": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}
 

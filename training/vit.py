@@ -1,16 +1,20 @@
 """Pictures -> patch tokens -> features: a plain pre-norm vision transformer (Dosovitskiy et al. 2021) on torch's own
 attention.
 
-Legend: B batch, N tokens, D width, P patch side in px.
+Legend: B batch, N patches, K looked-at patches, T tokens (patches, and a class token where there is one), D width,
+P patch side in px. A grid is (rows, columns) in patches.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,9 @@ SIZES = {
     "small": Size(384, 12, 6, 16),
     "base": Size(768, 12, 12, 16),
     "large": Size(1024, 24, 16, 16),
+    "0.6b": Size(1280, 32, 16, 16),
+    "1b": Size(1536, 40, 24, 16),
+    "2b": Size(1920, 48, 32, 16),
 }
 
 
@@ -41,74 +48,180 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(b, n, d))
+        out = F.scaled_dot_product_attention(q[:, :, first:], k, v)
+        return self.proj(out.transpose(1, 2).reshape(b, n - first, d))
 
 
 class Block(nn.Module):
     """Pre-norm transformer block, MLP x 4, exact GELU."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
         self.attention = Attention(dim, heads)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """``x``: (B, T, D) -> (B, T - first, D): all tokens are attended to, those before ``first`` are not carried on."""
+        x = x[:, first:] + self.attention(self.norm1(x), first)
         return x + self.mlp(self.norm2(x))
 
 
-class Encoder(nn.Module):
-    """Patch embedding, fixed 2-D sin-cos positions, blocks, final norm. Works on any grid of whole patches."""
+class CrossBlock(nn.Module):
+    """Queries look at the seen tokens and never at each other (CrossMAE, Fu et al. 2024); MLP x 4, exact GELU."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, dim: int, heads: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.size = size
-        self.embed = nn.Linear(3 * size.patch**2, size.dim)
-        self.blocks = nn.ModuleList(Block(size.dim, size.heads) for _ in range(size.depth))
-        self.norm = nn.LayerNorm(size.dim, eps=1e-6)
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
+        self.query, self.key_value, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """``x``: (B, T, D) queries, ``seen``: (B, K, D) -> (B, T, D)."""
+        b, t, d = x.shape
+        q = self.query(self.norm1(x)).view(b, t, self.heads, -1).transpose(1, 2)
+        k, v = self.key_value(seen).view(b, seen.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, d))
+        return x + self.mlp(self.norm2(x))
+
+
+class Embedding(nn.Module):
+    """Patches -> tokens. Names that hold `token` are what an optimiser must not decay."""
+
+    def __init__(self, size: Size, grid: tuple[int, int] | None, cls_token: bool) -> None:
+        super().__init__()
+        self.projection = nn.Linear(3 * size.patch**2, size.dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, size.dim)) if cls_token else None
+        self.position_tokens = None
+        if grid is not None:
+            places = sincos(grid, size.dim, torch.get_default_device())
+            self.position_tokens = nn.Parameter(torch.cat([torch.zeros(1, int(cls_token), size.dim), places], dim=1))
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
+
+
+class Encoder(nn.Module):
+    """Patch embedding, positions, blocks, final norm. Works on any grid of whole patches.
+
+    ``grid``: keep positions as weights of that grid (Sapiens v1, ViTMAE), resized for pictures of another; None = computed
+    sin-cos of the picture's own grid. ``padding``: zeros around the picture as some Sapiens v1 checkpoints were trained
+    with: the patches sample ``padding`` px up and left. ``checkpointing`` (attribute) trades a second forward pass for the
+    memory of what lies inside blocks.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        grid: tuple[int, int] | None = None,
+        cls_token: bool = False,
+        padding: int = 0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.size, self.grid, self.padding = size, grid, padding
+        self.checkpointing = False
+        self.embed = Embedding(size, grid, cls_token)
+        self.blocks = nn.ModuleList(Block(size.dim, size.heads, eps) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(size.dim, eps=eps)
         self.apply(init_weights)
 
-    def forward(self, images: Tensor, keep: Tensor | None = None, taps: tuple[int, ...] = ()) -> list[Tensor]:
+    def forward(
+        self, images: Tensor, keep: Tensor | None = None, taps: tuple[int, ...] = (), patches: Tensor | None = None
+    ) -> list[Tensor]:
         """``images``: (B, 3, H, W) normalised float. ``keep``: (B, K) int64 indices of the patches to look at, None
-        = all.
+        = all. ``patches``: (B, N, 3 P P) as ``patchify`` cuts ``images``, where the caller has them already.
 
-        Returns the normed output (B, K or N, D), preceded by the outputs of the blocks in ``taps``. Patches are
-        gathered
-        before they are embedded: a masked patch costs nothing.
+        Returns the normed output (B, T, D), the class token first, preceded by the outputs of the blocks in ``taps``.
+        Patches are gathered before they are embedded: a masked patch costs nothing.
         """
         grid = (images.shape[2] // self.size.patch, images.shape[3] // self.size.patch)
-        patches = patchify(images, self.size.patch)
-        positions = sincos(grid, self.size.dim, images.device).expand(len(images), -1, -1)
-        if keep is not None:
-            patches, positions = gather(patches, keep), gather(positions, keep)
-        x = self.embed(patches) + positions
+        if patches is None:
+            patches = patchify(images, self.size.patch, self.padding)
+        cls_place, places = self.places(grid, images.device)
+        if keep is None:
+            x = self.embed.projection(patches) + places
+        else:
+            x = self.embed.projection(gather(patches, keep)) + F.embedding(keep, places[0])
+        if self.embed.cls_token is not None:
+            x = torch.cat([(self.embed.cls_token + cls_place).expand(len(x), -1, -1), x], dim=1)
         out = []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = through(block, self.checkpointing, x)
             if i in taps:
                 out.append(x)
         return [*out, self.norm(x)]
 
+    def places(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Positions of the class token (1, 0 or 1, D) and of the patches (1, N, D)."""
+        stored = self.embed.position_tokens
+        if stored is None or self.grid is None:
+            return torch.zeros((), device=device), sincos(grid, self.size.dim, device)
+        extra = int(self.embed.cls_token is not None)
+        return stored[:, :extra], resize_positions(stored[:, extra:], self.grid, grid)
 
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, C * P * P), rows first, channels slowest inside a patch."""
+
+def through(block: nn.Module, checkpointing: bool, *inputs: Any) -> Tensor:
+    """``block(*inputs)``, keeping for the backward pass only ``inputs`` where ``checkpointing`` is asked for."""
+    if checkpointing and torch.is_grad_enabled():
+        # Nothing random happens inside blocks: the state of generators need not be kept.
+        return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return block(*inputs)
+
+
+def set_checkpointing(model: nn.Module, on: bool) -> None:
+    """Turn activation checkpointing of every encoder and decoder within ``model`` on or off."""
+    for module in model.modules():
+        if hasattr(module, "checkpointing"):
+            module.checkpointing = on  # type: ignore[assignment]
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """torch.compile each block in place: one small graph serves the whole depth, and names of weights stay."""
+    for module in model.modules():
+        if isinstance(module, Block | CrossBlock):
+            module.compile()
+
+
+def patchify(images: Tensor, patch: int, padding: int = 0) -> Tensor:
+    """(B, C, H, W) -> (B, N, C * P * P), rows first, channels slowest inside a patch.
+
+    ``padding``: what a strided convolution with that padding samples: the grid starts so many px before the picture.
+    """
+    if padding:
+        images = F.pad(images, (padding, -padding, padding, -padding))
     b, c, h, w = images.shape
     x = images.view(b, c, h // patch, patch, w // patch, patch)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(b, (h // patch) * (w // patch), c * patch * patch)
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
-    """(B, N, D) tokens at (B, K) indices -> (B, K, D)."""
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+    """(B, N, D) tokens at (B, K) indices -> (B, K, D). Whole rows are copied; an index per number is not made."""
+    b, n, d = tokens.shape
+    rows = (index + n * torch.arange(b, device=index.device)[:, None]).flatten()
+    return tokens.reshape(b * n, d).index_select(0, rows).view(b, index.shape[1], d)
 
 
+def resize_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """(1, N, D) positions of ``grid`` -> those of ``wanted``, bicubic, half-pixel centres: 64x64 to 64x48 in Sapiens v1."""
+    if grid == wanted:
+        return positions
+    square = positions.reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    square = F.interpolate(square.float(), size=wanted, mode="bicubic", align_corners=False)
+    return square.permute(0, 2, 3, 1).reshape(1, wanted[0] * wanted[1], -1).to(positions.dtype)
+
+
+@torch.compiler.assume_constant_result
 def sincos(grid: tuple[int, int], dim: int, device: torch.device | str = "cpu") -> Tensor:
     """(1, N, D) float32 fixed positions: half the width for the row, half for the column (MAE, appendix A.1)."""
+    return _sincos(grid, dim, torch.device(device))
+
+
+@functools.lru_cache(maxsize=32)
+def _sincos(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:
     quarter = dim // 4
     frequency = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
     rows, columns = torch.meshgrid(

@@ -1,0 +1,159 @@
+"""The training sections of a job: what is learnt from which data, how, on what hardware, and how it is judged.
+
+`training/settings.py` reads the resolved job into dataclasses of the same fields, on machines without pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+from pydantic import Field
+
+from manifests.model import Model
+from manifests.priors import Share
+
+Backbone = Literal["tiny", "small", "base", "large", "0.6b", "1b", "2b"]
+
+
+class Optim(Model):
+    """AdamW, and what guards it."""
+
+    steps: int = Field(200, ge=1)
+    batch: int = Field(8, ge=1, description="pictures a step, all workers and accumulated parts together")
+    lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights, which are then the result; 0 = none"
+    )
+    spike: float = Field(
+        10.0,
+        ge=0,
+        description="a step whose loss or gradient is this many times the recent median is skipped; 0 = never",
+    )
+    checkpoint_every: int = Field(50, ge=1)
+
+
+class Compute(Model):
+    """How it runs. Only `precision` changes the weights beyond rounding, so only that is part of a checkpoint's digest."""
+
+    workers: int = Field(1, ge=1, description="processes, one GPU each where there are GPUs")
+    cpus: int = Field(0, ge=0, description="cores of each worker; 0 = the machine's cores shared out")
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto = bfloat16 on GPUs that have it"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="fsdp shards weights and moments over the workers")
+    accumulate: int = Field(1, ge=1, description="parts in which a worker takes its share of the batch")
+    checkpointing: bool = Field(False, description="keep no activations inside blocks; compute them again")
+    compile: bool = False
+    fit: bool = Field(False, description="choose accumulate and checkpointing by the device's memory")
+    failures: int = Field(3, ge=0, description="restarts from the last checkpoint when a worker dies")
+
+
+class Augment(Model):
+    """Random changes of a training sample. Geometry stays true: normals, depth and K turn with the picture."""
+
+    crop: tuple[float, float] = Field((0.6, 1.0), description="share of the picture's area")
+    stretch: float = Field(0.15, ge=0, lt=1, description="of the crop's sides against each other, as a log ratio")
+    rotate_deg: float = Field(0.0, ge=0, le=180, description="about the optical axis, either way")
+    rotate_share: Share = 0.5
+    tilt_deg: float = Field(0.0, ge=0, le=30, description="of the camera about its centre, either way")
+    flip: Share = 0.5
+    backgrounds: str | None = Field(None, description="folder of photographs without people")
+    background_share: Share = 0.8
+    brightness: float = Field(0.1, ge=0, lt=1)
+    contrast: float = Field(0.3, ge=0, lt=1)
+    saturation: float = Field(0.3, ge=0, le=1)
+    hue_deg: float = Field(10.0, ge=0, le=180)
+    grey: Share = 0.0
+    blur: Share = 0.0
+    blur_px: float = Field(1.5, gt=0, description="largest standard deviation at the model's size")
+    noise: Share = 0.0
+    iso: float = Field(0.02, gt=0, description="largest deviation of sensor noise in mid grey")
+    jpeg: Share = 0.0
+    jpeg_quality: tuple[int, int] = (40, 95)
+
+    @pydantic.model_validator(mode="after")
+    def _ranges(self) -> Augment:
+        if not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise ValueError(f"crop must rise within (0, 1], got {list(self.crop)}")
+        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
+            raise ValueError(f"jpeg_quality must rise within 1..100, got {list(self.jpeg_quality)}")
+        return self
+
+
+class PretrainStage(Model):
+    """Masked autoencoder (He et al. 2022)."""
+
+    data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
+    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
+    model: Backbone = "tiny"
+    width: int = Field(96, ge=16)
+    height: int = Field(128, ge=16)
+    mask_ratio: float = Field(0.75, gt=0, lt=1)
+    decoder_dim: int = Field(96, ge=8)
+    decoder_depth: int = Field(2, ge=1)
+    decoder: Literal["joint", "cross"] = Field(
+        "joint", description="cross: masked patches look at seen ones only (CrossMAE)"
+    )
+    predict: float = Field(1.0, gt=0, le=1, description="share of the masked patches that are predicted")
+    augment: Augment = Augment(crop=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue_deg=0.0)
+    seed: int = 0
+    optim: Optim = Optim()
+    compute: Compute = Compute()
+
+
+class FinetuneStage(Model):
+    """One dense task from the pre-trained encoder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    task: Literal["depth", "normal", "foreground"]
+    loss: Literal["affine", "silog", "cosine", "cosine_gradient", "matting"] | None = Field(
+        None,
+        description="depth: affine, silog; normal: cosine, cosine_gradient; foreground: matting; default the first",
+    )
+    data: list[str] = Field(["render"], min_length=1)
+    weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
+    init: str = Field("pretrain", description="`pretrain`, `random`, or a checkpoint file")
+    model: Backbone = "tiny"
+    width: int = Field(96, ge=16)
+    height: int = Field(128, ge=16)
+    layer_decay: float = Field(0.85, gt=0, le=1)
+    patch_padding: Literal[0, 2] = Field(
+        0, description="2 for Sapiens v1's pose and normal weights: their patches begin 2 px up and left"
+    )
+    head: Literal["light", "deconv"] = Field("light", description="deconv: Sapiens v1's, of fixed width")
+    head_width: int = Field(64, ge=8)
+    augment: Augment = Augment()
+    seed: int = 0
+    optim: Optim = Optim(weight_decay=0.1, betas=(0.9, 0.999))
+    compute: Compute = Compute()
+
+    @pydantic.model_validator(mode="after")
+    def _suits(self) -> FinetuneStage:
+        if self.loss is not None and self.loss not in TASK_LOSSES[self.task]:
+            raise ValueError(f"loss {self.loss} is not one of {self.task}: {', '.join(TASK_LOSSES[self.task])}")
+        return self
+
+
+class EvaluateStage(Model):
+    """Held-out identities, each finetune against the trivial predictors."""
+
+    data: list[str] = Field(["render"], min_length=1)
+    split: Literal["train", "val", "test"] = "test"
+    alignment: Literal["none", "scale_median", "scale_lsq", "scale_shift_median", "scale_shift_lsq"] = Field(
+        "scale_shift_lsq", description="what depth is given before it is judged, per picture"
+    )
+    bootstrap: int = Field(1000, ge=0, description="resamplings of identities for the 95 % intervals")
+    seed: int = 0
+
+
+TASK_LOSSES: dict[str, tuple[Literal["affine", "silog", "cosine", "cosine_gradient", "matting"], ...]] = {
+    "depth": ("affine", "silog"),
+    "normal": ("cosine", "cosine_gradient"),
+    "foreground": ("matting",),
+}

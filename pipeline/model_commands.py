@@ -1,0 +1,119 @@
+"""The commands about models and their weights: words on a command line -> a table of budgets, or a file in another layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from manifests.errors import InputError
+
+# The published names of the sizes that Sapiens v1 has.
+SAPIENS_NAMES = {"large": "0.3B", "0.6b": "0.6B", "1b": "1B", "2b": "2B"}
+DENSE_TASK = "normal"
+
+
+def models(
+    pretrain_at: Annotated[str, typer.Option(metavar="HxW", help="picture of pre-training")] = "1024x1024",
+    finetune_at: Annotated[str, typer.Option(metavar="HxW", help="picture of fine-tuning")] = "1024x768",
+    batch: Annotated[int, typer.Option(min=1, help="pictures a step")] = 1,
+    head: Annotated[str, typer.Option(help="light, or deconv: Sapiens v1's")] = "light",
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32")] = "bfloat16",
+    as_json: Annotated[bool, typer.Option("--json", help="exact numbers for programs")] = False,
+) -> None:
+    """List the backbones: parameters, work and memory of a training step, by formula."""
+    if head not in ("light", "deconv"):
+        raise InputError(f"--head {head}: expected light or deconv")
+    places = {"mae": _pair(pretrain_at, "--pretrain-at"), DENSE_TASK: _pair(finetune_at, "--finetune-at")}
+    rows = [_row(size, places, batch, head, precision) for size in _sizes()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)
+    for name in ("Sapiens", "blocks", "encoder", "MAE\nTFLOP", "GB", "GB ck", "dense\nTFLOP", "GB", "GB ck"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [row["model"], row["sapiens_v1"] or "", f"{row['dim']}x{row['depth']}"]
+        cells.append(f"{row['encoder_parameters'] / 1e6:.1f} M")
+        for task in places:
+            plain, again = (row[task][k] for k in ("plain", "checkpointed"))
+            cells += [
+                f"{plain['flops_per_image'] / 1e12:.2f}",
+                *(f"{k['total_bytes'] / 1e9:.1f}" for k in (plain, again)),
+            ]
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"MAE at {pretrain_at}, dense (normals, {head} head) at {finetune_at}. TFLOP: one picture, forward and backward. GB: a step "
+        f"of batch {batch} in {precision}, weights, AdamW and activations; ck = with activation checkpointing.",
+        highlight=False,
+    )
+
+
+def weights(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="model.safetensors of a run")],
+    out: Annotated[Path, typer.Option(help="the file to write, .safetensors")],
+    layout: Annotated[
+        str, typer.Option(help="sapiens-v1: the encoder; vitmae: a whole masked autoencoder")
+    ] = "sapiens-v1",
+    grid: Annotated[
+        str | None, typer.Option(metavar="ROWSxCOLUMNS", help="of its positions; default: as trained")
+    ] = None,
+) -> None:
+    """Write a run's weights under the names that Sapiens v1 or transformers' ViTMAE know."""
+    from safetensors.torch import save_file
+
+    from training import keymaps, official
+
+    if layout not in keymaps.ENCODER_KEYS:
+        raise InputError(f"--layout {layout}: expected {' or '.join(keymaps.ENCODER_KEYS)}")
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such file; give RUN/pretrain/model.safetensors")
+    tensors = official.export(checkpoint, layout, _pair(grid, "--grid") if grid else None)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out, metadata={"format": "pt"})
+    typer.echo(
+        f"{out}: {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} parameters, layout {layout}"
+    )
+
+
+def _sizes() -> list[str]:
+    from training.vit import SIZES
+
+    return list(SIZES)
+
+
+def _row(size: str, places: dict[str, tuple[int, int]], batch: int, head: str, precision: str) -> dict[str, Any]:
+    from training import budget
+    from training.vit import SIZES
+
+    s = SIZES[size]
+    row: dict[str, Any] = {"model": size, "sapiens_v1": SAPIENS_NAMES.get(size), **dataclasses.asdict(s)}
+    height, width = places["mae"]
+    row["encoder_parameters"] = budget.official_parameters(size, (height // s.patch, width // s.patch))
+    for task, (height, width) in places.items():
+        row[task] = {"height": height, "width": width, "batch": batch}
+        for word, checkpointing in (("plain", False), ("checkpointed", True)):
+            found = budget.budget(size, height, width, batch, task, checkpointing, precision, budget.Shape(head=head))
+            row[task][word] = {**dataclasses.asdict(found), "total_bytes": found.total_bytes}
+    return row
+
+
+def _pair(text: str, option: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise InputError(f"{option} {text}: expected two numbers such as 1024x768")
+    return int(match[1]), int(match[2])
+
+
+COMMANDS = (models, weights)
