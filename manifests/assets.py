@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from manifests.bodies import BodyPrior, PosePrior
 from manifests.model import Model
 
 Unit = Literal["auto", "m", "cm", "mm", "inch"]
@@ -18,6 +19,8 @@ class AnnySource(Model):
 
     source: Literal["anny"] = "anny"
     count: int = Field(12, ge=1, description="identities in the pool")
+    body: BodyPrior = BodyPrior()
+    pose: PosePrior = PosePrior()
 
 
 class ScanSource(Model):
