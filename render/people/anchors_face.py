@@ -16,8 +16,9 @@ FORWARD, LEFT, UP = np.array([0, -1.0, 0]), np.array([1.0, 0, 0]), np.array([0, 
 EIGHTHS = {"midpoint_3": 1, "midpoint_1": 2, "midpoint_4": 3, "center": 4, "midpoint_5": 5, "midpoint_2": 6, "midpoint_6": 7}
 IRIS_CLOCK = {0: "3", 45: "midpoint_1", 90: "12", 135: "midpoint_4", 180: "9", 225: "midpoint_3", 270: "6", 315: "midpoint_2"}
 EYE_RADIUS_M = 0.015
-# Loops of edges from the seam of the lips to the border of the red, as the base mesh is drawn; its own mask agrees.
-RED_RINGS = 5
+# Loops of edges from the seam of the lips to the border of the red and into the mouth, as the base mesh is drawn; its
+# own mask agrees.
+RED_RINGS, INNER_RINGS = 5, 2
 # Rings of the eye's mesh, degrees from its axis: 2.9 mm and 5.7 mm of radius.
 PUPIL_DEG, IRIS_DEG = 11.25, 22.5
 
@@ -111,10 +112,10 @@ class Face:
         upper = self.middle[seam - RED_RINGS]
         return self._skin.ring(upper, self.middle), self._skin.ring(self.middle[seam], self.middle)
 
-    def rings_of_lips(self, red: int, inner: int) -> list[list[int]]:
-        """The loops of edges that lips are made of: ``red`` of them outside the seam, it, and ``inner`` in the mouth."""
+    def rings_of_lips(self) -> list[list[int]]:
+        """The loops of edges that lips are made of, from the border of the red past the seam into the mouth."""
         seam = self.middle.index(self._seam())
-        return [self._skin.ring(v, self.middle) for v in self.middle[seam - red : seam + inner + 1]]
+        return [self._skin.ring(v, self.middle) for v in self.middle[seam - RED_RINGS : seam + INNER_RINGS + 1]]
 
     def lower_lip(self) -> int:
         """The middle of the lower lip's outer border."""

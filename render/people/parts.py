@@ -12,7 +12,7 @@ import numpy as np
 
 from manifests.parts import CLASSES, ID, MIRROR
 from render.people.anchors import Mirror
-from render.people.anchors_face import RED_RINGS, Face
+from render.people.anchors_face import Face
 
 # What a bone moves, by the beginning of its name; any other bone moves the trunk.
 LIMBS = {
@@ -24,8 +24,6 @@ LIMBS = {
     "Left_Hand": ("wrist", "finger", "metacarpal"),
     "Face_Neck": ("neck", "head", "eye", "jaw", "tongue"),
 }
-# Edge loops from the seam into the mouth that still are lip.
-INNER_RINGS = 2
 KINDS = {
     "top": "Upper_Clothing",
     "bottom": "Lower_Clothing",
@@ -45,13 +43,20 @@ class Parts:
     """Classes of one topology's quads, worked out once."""
 
     def __init__(
-        self, template: np.ndarray, groups: dict[str, np.ndarray], bones: list[str], weights: np.ndarray
+        self,
+        template: np.ndarray,
+        groups: dict[str, np.ndarray],
+        bones: list[str],
+        weights: np.ndarray,
+        weight_bones: np.ndarray,
     ) -> None:
-        """``weights``: (V, B) float, how much each of the B ``bones`` moves each vertex."""
+        """``weights``: (V, K) float, how much each bone of ``weight_bones`` (V, K), indices into ``bones``, moves each
+        vertex.
+        """
         self._template = template
         self._left = template[:, 0] > 0
         quads = groups["body"]
-        self._body = _table(quads, self._limbs(groups, bones, weights))
+        self._body = _table(quads, self._limbs(groups, bones, weights, weight_bones))
         lips = _lips(template, groups)
         self._body |= {key: ID[name] for key, name in lips.items()}
         self._teeth = {
@@ -77,24 +82,22 @@ class Parts:
             return np.where(left, ID[f"Left_{name}"], ID[f"Right_{name}"]).astype(np.uint8)
         raise ValueError(f"piece {kind!r}: {name!r} is none of Sapiens2's classes: {', '.join(CLASSES)}")
 
-    def is_lip(self, quads: np.ndarray) -> np.ndarray:
-        """(Q,) bool: body quads that are red of the lips."""
-        return np.isin(self._skin("skin", quads), (ID["Upper_Lip"], ID["Lower_Lip"]))
-
     def _skin(self, kind: str, quads: np.ndarray) -> np.ndarray:
         try:
             return np.array([self._body[tuple(q)] for q in np.sort(quads, axis=1).tolist()], np.uint8)
         except KeyError:
             raise ValueError(f"piece {kind!r}: a quad of it is none of the base mesh's body") from None
 
-    def _limbs(self, groups: dict[str, np.ndarray], bones: list[str], weights: np.ndarray) -> np.ndarray:
+    def _limbs(
+        self, groups: dict[str, np.ndarray], bones: list[str], weights: np.ndarray, weight_bones: np.ndarray
+    ) -> np.ndarray:
         """(Q,) class of every body quad by its bones."""
         quads, mirror = groups["body"], Mirror(self._template)
         names = ["Torso", *LIMBS]
+        limb = [next((n for n, heads in LIMBS.items() if bone.startswith(heads)), "Torso") for bone in bones]
+        column = np.array([names.index(name) for name in limb])[weight_bones]
         total = np.zeros((len(weights), len(names)))
-        for b, bone in enumerate(bones):
-            limb = next((n for n, heads in LIMBS.items() if bone.startswith(heads)), "Torso")
-            total[:, names.index(limb)] += weights[:, b]
+        np.add.at(total, (np.arange(len(weights))[:, None], column), weights)
         share = total[quads].sum(axis=1)
         # Rounded, so that a tie does not hang on the order of a sum.
         best = np.array([ID[n] for n in names])[np.round(share, 9).argmax(axis=1)]
@@ -115,8 +118,7 @@ def _table(quads: np.ndarray, classes: np.ndarray) -> dict[tuple[int, ...], int]
 
 def _lips(template: np.ndarray, groups: dict[str, np.ndarray]) -> dict[tuple[int, ...], str]:
     """Quad (its vertices sorted) -> "Upper_Lip" or "Lower_Lip"."""
-    face = Face(template, groups)
-    rings = face.rings_of_lips(RED_RINGS, INNER_RINGS)
+    rings = Face(template, groups).rings_of_lips()
     upper: set[int] = set()
     for ring in rings:
         # Corners count as both: a quad is upper when none of its vertices is strictly lower.
