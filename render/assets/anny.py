@@ -9,6 +9,7 @@ import importlib.metadata
 import numpy as np
 
 from manifests.assets import AnnySource
+from manifests.keypoints import SETS
 from manifests.seeds import generator
 from render.people.body import Body, groups
 from render.people.identity import Look, draw_look
@@ -38,6 +39,10 @@ class AnnyPeople:
 
     def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
         """Identity ``key`` in a pose drawn from ``rng``: feet on z = 0, hips over the origin, facing -y, metres."""
+        return self.labelled(key, rng)[0]
+
+    def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
+        """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         look = draw_look(generator(self._seed, "identity", key))
         body, wardrobe = _studio()
         posed = body.posed(look.phenotype, draw_pose(rng))
@@ -50,7 +55,8 @@ class AnnyPeople:
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift, _parts())
         top = mesh.vertices[:, 2].max() if look.hair_style else 0.0
-        return PersonMesh(
+        points = {name: landmarks(name)(posed.vertices, posed.keypoints) + shift for name in SETS}
+        person = PersonMesh(
             identity_id=identity_id,
             mesh=mesh,
             landmarks={
@@ -66,11 +72,12 @@ class AnnyPeople:
                 "consent": "not a person",
                 "redistributable": True,
             },
-            keypoints=landmarks(self._keypoint_set)(posed.vertices, posed.keypoints) + shift,
+            keypoints=points[self._keypoint_set],
             keypoint_set=self._keypoint_set,
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
             phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
         )
+        return person, points
 
 
 @functools.cache
