@@ -10,9 +10,11 @@ import numpy as np
 
 from manifests.assets import AnnySource
 from manifests.seeds import generator
-from render.people.body import Body
+from render.people.body import Body, groups
 from render.people.identity import Look, draw_look
+from render.people.landmarks import landmarks
 from render.people.materials import materials_of
+from render.people.parts import Parts
 from render.people.pose import draw_pose
 from render.people.wardrobe import Piece, Wardrobe
 from render.scene import Mesh, PersonMesh
@@ -23,6 +25,7 @@ class AnnyPeople:
 
     def __init__(self, source: AnnySource, people_seed: int) -> None:
         self._count, self._seed = source.count, people_seed
+        self._keypoint_set = source.keypoints
         self._version = importlib.metadata.version("anny")
 
     def identities(self) -> list[tuple[str, str, str]]:
@@ -42,17 +45,17 @@ class AnnyPeople:
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
-        keypoints = posed.keypoints + shift
+        coco = posed.keypoints + shift
         head = posed.bones["head"] + shift
         identity_id = f"anny/{int(key):06d}"
-        mesh = assemble(pieces, look, shift)
+        mesh = assemble(pieces, look, shift, _parts())
         top = mesh.vertices[:, 2].max() if look.hair_style else 0.0
         return PersonMesh(
             identity_id=identity_id,
             mesh=mesh,
             landmarks={
-                "head_top": np.array([keypoints[0, 0], keypoints[3:5, 1].mean(), _head_top(mesh, head, float(top))]),
-                "chin": np.array([*head[:2], keypoints[0, 2] - 0.5 * abs(keypoints[0, 2] - head[2]) - 0.04]),
+                "head_top": np.array([coco[0, 0], coco[3:5, 1].mean(), _head_top(mesh, head, float(top))]),
+                "chin": np.array([*head[:2], coco[0, 2] - 0.5 * abs(coco[0, 2] - head[2]) - 0.04]),
                 "hips": hips + shift,
                 "feet": np.array([0.0, 0.0, 0.0]),
             },
@@ -63,8 +66,8 @@ class AnnyPeople:
                 "consent": "not a person",
                 "redistributable": True,
             },
-            keypoints=keypoints,
-            keypoint_set="coco17",
+            keypoints=landmarks(self._keypoint_set)(posed.vertices, posed.keypoints) + shift,
+            keypoint_set=self._keypoint_set,
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
             phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
         )
@@ -77,17 +80,26 @@ def _studio() -> tuple[Body, Wardrobe]:
     return body, Wardrobe(body)
 
 
+@functools.cache
+def _parts() -> Parts:
+    """The classes of its surface."""
+    body, _ = _studio()
+    return Parts(body.template, groups(), body.bone_names, body.weights, body.weight_bones)
+
+
 def _head_top(mesh: Mesh, head: np.ndarray, top: float) -> float:
     """z of the highest point within a head's width of the head's bone: a raised hand is not a head."""
     near = np.linalg.norm(mesh.vertices[:, :2] - head[:2], axis=1) < 0.12
     return float(mesh.vertices[near, 2].max()) if near.any() else top
 
 
-def assemble(pieces: list[Piece], look: Look, shift: np.ndarray) -> Mesh:
-    """One triangle mesh of all pieces: smooth normals per piece, one material per kind, uv in metres for patterns."""
+def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -> Mesh:
+    """One triangle mesh of all pieces: smooth normals per piece, one material per kind, uv in metres for patterns,
+    Sapiens2's class of every face.
+    """
     kinds = sorted({p.kind for p in pieces})
     materials = materials_of(look)
-    vertices, faces, normals, index, uv = [], [], [], [], []
+    vertices, faces, normals, index, uv, part = [], [], [], [], [], []
     first = 0
     for piece in pieces:
         if not len(piece.quads):
@@ -96,7 +108,9 @@ def assemble(pieces: list[Piece], look: Look, shift: np.ndarray) -> Mesh:
         quads = local.reshape(-1, 4)
         points = (piece.vertices[used] + shift).astype(np.float32)
         triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-        triangles = triangles[_area(points, triangles) > 1e-10]
+        kept = _area(points, triangles) > 1e-10
+        triangles = triangles[kept]
+        part.append(np.tile(parts.of(piece.kind, piece.part, piece.quads, piece.vertices), 2)[kept])
         smooth = _smooth(points, triangles)
         vertices.append(points)
         faces.append(triangles + first)
@@ -111,6 +125,7 @@ def assemble(pieces: list[Piece], look: Look, shift: np.ndarray) -> Mesh:
         material_index=np.concatenate(index),
         materials=[materials[k] for k in kinds],
         uv=np.concatenate(uv).astype(np.float32),
+        part=np.concatenate(part),
     )
 
 

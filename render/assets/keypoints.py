@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from manifests.errors import AssetError
-from manifests.sample import COCO17
+from manifests.keypoints import SETS
 from render.scene import Scan
 
 ENDING = ".keypoints.yaml"
@@ -51,9 +51,9 @@ def load(asset_id: str, path: Path, scan: Scan) -> tuple[str, np.ndarray] | None
         return AssetError(asset_id, f"{at.name}: {what}; {mend}", "keypoints")
 
     tree = _tree(at, refuse)
-    names = SETS.get(tree.get("keypoint_set", ""))
-    if names is None:
-        raise refuse(f"keypoint_set {tree.get('keypoint_set')!r} is not known", f"set one of {', '.join(SETS)}")
+    if tree["keypoint_set"] not in SETS:
+        raise refuse(f"keypoint_set {tree['keypoint_set']!r} is not known", f"set one of {', '.join(SETS)}")
+    names = SETS[tree["keypoint_set"]].names
     points = np.full((len(names), 3), np.nan)
     for name, entry in tree["keypoints"].items():
         if name not in names:
@@ -123,6 +123,3 @@ def _part(name: str, part: Any, scan: Scan, refuse: Callable[[str, str], AssetEr
     if part not in parts:
         raise refuse(f"{name}: no part {part}", near(str(part), parts))
     return parts[part]
-
-
-SETS: dict[str, tuple[str, ...]] = {"coco17": COCO17}

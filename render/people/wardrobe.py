@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 from scipy.spatial import cKDTree
 
+from render.people.anchors_face import Face
 from render.people.body import Body, Posed, groups
 from render.people.identity import Look
 
@@ -21,11 +22,15 @@ SHOE_M = 0.012
 
 @dataclasses.dataclass
 class Piece:
-    """``vertices``: (N, 3) float64 metres; ``quads``: (Q, 4) int32 into them; ``kind`` names its material."""
+    """``vertices``: (N, 3) float64 metres; ``quads``: (Q, 4) int32 into them; ``kind`` names its material.
+
+    ``part``: a class of manifests/parts.py, or one without its side; "" where parts.py tells it by ``kind``.
+    """
 
     kind: str
     vertices: np.ndarray
     quads: np.ndarray
+    part: str = ""
 
 
 class Wardrobe:
@@ -146,7 +151,8 @@ class FaceMarks:
         on_body = np.zeros(len(template), bool)
         on_body[body] = True
         front = on_body & (y < 0.05)
-        self.lips = front & (np.abs(x) < 0.24) & (z < -0.52) & (z > -0.72) & (y < -0.05)
+        self.lips = np.zeros(len(template), bool)
+        self.lips[np.unique(Face(template, quads).rings_of_lips())] = True
         outer = np.abs(np.abs(x) - 0.30)
         self.brows = front & (outer < 0.20) & (z > 0.15) & (z < 0.245)
         # From the hairline on the forehead down to the nape behind the ears.
