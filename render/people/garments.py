@@ -21,7 +21,7 @@ class Garment:
 
     ``sleeve``: of the arm, shoulder to wrist; None = no arms. ``hem``: of the trunk, crotch 0 to waist 1, where the trunk
     part ends below; None = it goes on into legs. ``rise``: the same, where it ends above; None = at ``neck``, radii of
-    the neck. ``leg``: of the leg, crotch to ankle. ``tail``: length of a skirt, of the leg; None = no skirt.
+    the neck. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end. ``tail``: length of a skirt, of the leg; None = no skirt.
     ``ease_m``: room at the tightest and at the loosest fit. ``thick_m``: of its own cloth. ``snug``: share of
     the ease that is left at its upper end (neck or waist), at the ends of sleeves or legs, and at the trunk's lower hem.
     """
@@ -33,6 +33,7 @@ class Garment:
     neck: float | None = None
     vee: float = 0.0
     leg: float | None = None
+    above: float | None = None
     tail: float | None = None
     open_m: float | None = None
     ease_m: tuple[float, float] = (0.003, 0.022)
@@ -111,6 +112,8 @@ def depth_of(garment: Garment, shell: Shell, sheet: Sheet, marks: Marks) -> np.n
         depth = np.where(below, np.minimum(depth, (marks.trunk - garment.hem) * tall), depth)
     elif garment.leg is not None:
         depth = np.where(below, np.minimum(depth, (garment.leg - marks.leg) * legs), depth)
+    if garment.above is not None:
+        depth = np.where(below, np.minimum(depth, (marks.leg - garment.above) * legs), depth)
     if garment.rise is not None:
         depth = np.where(below, np.minimum(depth, (garment.rise - marks.trunk) * tall), depth)
     if garment.neck is not None:
@@ -167,5 +170,7 @@ GARMENTS = {
     "jeans": Garment(LOWER, leg=1.0, rise=0.72, ease_m=(0.003, 0.018), thick_m=0.003, snug=(0.05, 0.9, 0.9)),
     "shorts": Garment(LOWER, leg=0.42, rise=0.75, ease_m=(0.008, 0.034), snug=(0.05, 1.0, 1.0)),
     "leggings": Garment(LOWER, leg=0.96, rise=0.85, ease_m=(0.001, 0.002), thick_m=0.001),
+    "close_shorts": Garment(LOWER, leg=0.2, rise=0.8, ease_m=(0.001, 0.002), thick_m=0.001),
+    "socks": Garment("Sock", leg=1.3, above=0.84, ease_m=(0.0005, 0.001), thick_m=0.0015),
     "tights": Garment(LOWER, leg=1.2, rise=0.8, ease_m=(0.0005, 0.001), thick_m=0.001),
 }

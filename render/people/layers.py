@@ -21,7 +21,8 @@ CLEAR_M = 0.0035
 UNDER_HEM_M = 0.035
 # Of looser cloth than this the folds are worked out; tighter cloth follows the body.
 LOOSE = 0.12
-SQ, WIDE, BEND = 1.0, 0.06, 0.01
+# Cloth of the loosest fit is this much longer and wider than the room it has.
+SPARE = 0.06
 
 
 @dataclasses.dataclass
@@ -69,6 +70,12 @@ class Layers:
         for depth, tail in parts:
             self._add(name, garment, depth, tail, (fit, stiff, rng))
 
+    def register(self, worn: Worn) -> None:
+        """Add what was made elsewhere."""
+        piece = worn.cutout
+        self.outer[piece.i] = np.where((piece.t < 0.5)[:, None], worn.points, self.outer[piece.i])
+        self.worn.append(worn)
+
     def _add(
         self,
         name: str,
@@ -106,8 +113,8 @@ class Layers:
         short = clear - np.einsum("nc,nc->n", start - at, normal)
         start = start + normal * np.clip(short, 0, 0.04)[:, None]
         if fit > LOOSE or tail:
-            wide = 1 + WIDE * fit
-            cloth = Cloth(piece.quads, pattern * wide, squeeze=SQ, bend=BEND + 0.08 * stiff)
+            wide = 1 + SPARE * fit
+            cloth = Cloth(piece.quads, pattern * wide, squeeze=1.0, bend=0.01 + 0.08 * stiff)
             start = start + normals_of(start, piece.quads) * self._ripples(piece, rng, 0.005 * size)[:, None]
             fall = (0.02 + 0.03 * fit) * size * (1 - 0.5 * stiff)
             points = hang(cloth, start, beneath, np.full(len(start), clear), held, sweeps=48, weight_m=fall)
@@ -117,11 +124,12 @@ class Layers:
         for _ in range(3):
             points += rim * (middle @ points - points)
             rim = np.where(piece.rim, 0.8, 0.0)[:, None]
+        worn = Worn(name, garment, piece, points, depth, tail, np.zeros(len(piece.quads), bool))
         if tail:
             self._raise(points)
+            self.worn.append(worn)
         else:
-            self.outer[piece.i] = np.where((piece.t < 0.5)[:, None], points, self.outer[piece.i])
-        self.worn.append(Worn(name, garment, piece, points, depth, tail, np.zeros(len(piece.quads), bool)))
+            self.register(worn)
 
     def _snug(self, piece: Cutout, garment: Garment) -> np.ndarray:
         """(N,) share of the ease that is left: less at neck, waist and cuffs, over the last 6 cm."""

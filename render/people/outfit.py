@@ -50,10 +50,16 @@ class Outfit:
         return next((w for w in self.wears if w.slot == slot), None)
 
 
-def draw_outfit(rng: np.random.Generator, age: float, gender: float, prior: ClothesPrior, textures: tuple[str, ...] = ()) -> Outfit:
-    """``age``: anny's (1/3 child, 2/3 adult). ``gender``: below 0.5 female. ``textures``: files of
-    the user's fabrics."""
-    skirts = prior.skirts_for_all or gender < 0.5
+def draw_outfit(
+    rng: np.random.Generator,
+    age_years: float,
+    sex: str,
+    prior: ClothesPrior | None = None,
+    textures: tuple[str, ...] = (),
+) -> Outfit:
+    """What one person wears. ``sex``: "female" or "male". ``textures``: files of the user's fabrics."""
+    prior = prior or ClothesPrior()
+    skirts = prior.skirts_for_all or sex == "female"
     fit = float(rng.uniform(*prior.fit))
     palette = PALETTES[int(rng.choice(4, p=[0.4, 0.2, 0.22, 0.18]))]
     draw = _Draw(rng, prior, palette, textures)
@@ -76,7 +82,7 @@ def draw_outfit(rng: np.random.Generator, age: float, gender: float, prior: Clot
     if bottom not in ("skirt", "dress"):
         wears.append(draw.wear("bottom", bottom, 0.0 if bottom == "leggings" else bottom_fit))
     # Little children's tops are cut wide.
-    wears.append(draw.wear("top", top, max(fit, min(0.5, prior.fit[1])) if age < 0.35 else fit))
+    wears.append(draw.wear("top", top, max(fit, min(0.5, prior.fit[1])) if age_years < 5 else fit))
     if bottom == "skirt":
         wears.append(draw.wear("bottom", bottom, bottom_fit))
     if coat:

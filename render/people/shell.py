@@ -56,7 +56,8 @@ class Shell:
     """What depends on the template alone.
 
     ``quads``: (Q, 4) int32 into C; ``tights``: how many of C are of the tights. ``limb``: (C,) names; ``side``: (C,) +1
-    left, -1 right. ``panel``: (Q,) into PANELS; ``uv``: (panels, C, 2) template metres, NaN off a panel's own.
+    left, -1 right. ``panel``: (Q,) into PANELS; ``uv``: (panels, C, 2) template metres, NaN off a panel's own;
+    ``period``: (panels, C) metres once round a tube there.
     """
 
     def __init__(self, body: Body) -> None:
@@ -80,7 +81,7 @@ class Shell:
         at_second = np.zeros(len(at), np.int64)
         at_second[self.edges[:, 1]] = self.edges[:, 0]
         self._neighbour[alone] = at_second[alone]
-        self.panel, self.uv = _panels(self, normals_of(at, self.quads))
+        self.panel, self.uv, self.period = _panels(self, normals_of(at, self.quads))
 
     def of(self, posed: Posed) -> Sheet:
         """The sheet on one posed body."""
@@ -151,7 +152,7 @@ def normals_of(points: np.ndarray, quads: np.ndarray) -> np.ndarray:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which panel each quad is cut from, as a tailor would: two sides of the trunk, sleeves, legs; and flat metres."""
     at, quads = shell.template, shell.quads
     limb, side = shell.limb[quads[:, 0]], at[quads].mean(axis=1)[:, 0] > 0
@@ -162,6 +163,7 @@ def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     panel[np.isin(panel, (2, 4)) & ~side] += 1
     panel[~shell.of_tights] = 6
     uv = np.full((len(PANELS), len(at), 2), np.nan)
+    period = np.full((len(PANELS), len(at)), 99.0)
     near = sp.coo_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4)))).tocsr()
     for k in range(len(PANELS)):
         # Two rings more than its own: a hem that is moved between rings finds its place there.
@@ -169,10 +171,12 @@ def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(2):
             mine = (near.T @ ((near @ mine) > 0)) > 0
         points = np.unique(quads[mine])
-        uv[k, points] = _unrolled(at[points], k)
-        if k < 2:
+        uv[k, points], around = _unrolled(at[points], k)
+        if k >= 2:
+            period[k, points] = around
+        else:
             uv[k] = _flattened(uv[k], at, unique_edges(quads[mine & shell.of_tights]))
-    return panel, uv
+    return panel, uv, period
 
 
 def _crotch(shell: Shell) -> float:
@@ -180,8 +184,8 @@ def _crotch(shell: Shell) -> float:
     return float(np.quantile(legs[:, 2], 0.85))
 
 
-def _unrolled(points: np.ndarray, panel: int) -> np.ndarray:
-    """(N, 2) metres round and along the axis of a tube of points (N, 3), its middle line at 0."""
+def _unrolled(points: np.ndarray, panel: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) metres round and along the axis of a tube of points (N, 3), its middle line at 0; (N,) once round it."""
     centre = points.mean(axis=0)
     axis = np.linalg.svd(points - centre)[2][0] if panel >= 2 else np.array([0.0, 0.0, 1.0])
     axis = np.array([0.0, 0.0, 1.0]) if panel == 6 else axis
@@ -199,7 +203,8 @@ def _unrolled(points: np.ndarray, panel: int) -> np.ndarray:
     radial -= np.outer(radial @ axis, axis)
     radius = np.bincount(bins, np.linalg.norm(radial, axis=1), 24) / count
     angle = np.arctan2(radial @ across, radial @ ahead)
-    return np.stack([angle * np.interp(along, np.linspace(along.min(), along.max(), 24), radius), along], axis=1)
+    radius = np.interp(along, np.linspace(along.min(), along.max(), 24), radius)
+    return np.stack([angle * radius, along], axis=1), 2 * np.pi * radius
 
 
 def _flattened(uv: np.ndarray, at: np.ndarray, edges: np.ndarray) -> np.ndarray:
