@@ -17,7 +17,8 @@ from render.people.landmarks import landmarks
 from render.people.materials import materials_of
 from render.people.parts import Parts
 from render.people.pose import draw_pose
-from render.people.wardrobe import Piece, Wardrobe
+from render.people.piece import Piece
+from render.people.wardrobe import Wardrobe
 from render.scene import Mesh, PersonMesh
 
 
@@ -118,12 +119,13 @@ def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -
         kept = _area(points, triangles) > 1e-10
         triangles = triangles[kept]
         part.append(np.tile(parts.of(piece.kind, piece.part, piece.quads, piece.vertices), 2)[kept])
-        smooth = _smooth(points, triangles)
+        smooth = _smooth(points, triangles) if piece.normals is None else piece.normals[used]
         vertices.append(points)
         faces.append(triangles + first)
         normals.append(smooth[triangles])
         index.append(np.full(len(triangles), kinds.index(piece.kind), np.int32))
-        uv.append(_pattern_uv(points)[triangles])
+        corners = np.zeros((len(quads), 4, 2)) if piece.uv is None else piece.uv
+        uv.append(np.concatenate([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]])[kept])
         first += len(points)
     return Mesh(
         vertices=np.concatenate(vertices),
@@ -150,9 +152,3 @@ def _smooth(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
         np.add.at(total, triangles[:, i], face)
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return np.where(length > 1e-12, total / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
-
-
-def _pattern_uv(points: np.ndarray) -> np.ndarray:
-    """(N, 2) a cloth's pattern coordinates: once round the body, and height, five repeats a metre."""
-    angle = np.arctan2(points[:, 0], -points[:, 1]) / (2 * np.pi)
-    return np.stack([angle * 5, points[:, 2] * 5], axis=1)
