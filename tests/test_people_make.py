@@ -60,6 +60,10 @@ def test_files_read_back_are_the_people_that_were_drawn(made, drawn, reader):
         apart = np.linalg.norm(ours[:, :, None] - theirs[match][:, None], axis=3).min(axis=2)
         assert apart.max() < 1e-5
         assert np.array_equal(person.mesh.part, again.mesh.part[match])
+        if reader is not None:
+            # A preview tells neither joints nor points.
+            assert again.keypoints is None
+            continue
         assert again.keypoint_set == "sapiens308"
         known = ~np.isnan(person.keypoints).any(axis=1)
         assert np.array_equal(known, ~np.isnan(again.keypoints).any(axis=1))
