@@ -89,7 +89,7 @@ def library(folder: Path) -> None:
 
 
 def keypoints(path: Path) -> None:
-    """Face, hand and foot of a made person with the numbers of Sapiens's 308 points: filled = visible, ring = hidden."""
+    """Face, hand, foot and all of a made person with the numbers of Sapiens's 308 points: filled = visible, ring = hidden."""
     person = AnnyPeople(AnnySource(count=12), 3).load("5", generator(2, "keypoints"))
     at = dict(zip(SETS["sapiens308"].names, person.keypoints))
     face = (at["tip_of_nose"] + at["center_of_nose_root"]) / 2
@@ -101,9 +101,12 @@ def keypoints(path: Path) -> None:
         (mouth, at["tip_of_nose"] - (at["left_ear"] + at["right_ear"]) / 2, 0.09),
         (at["left_middle_finger_third_joint"], _back_of_hand(at), 0.24),
         ((at["left_big_toe"] + at["left_heel"]) / 2, np.array([0.5, -0.6, 0.6]), 0.34),
+        (at["nose"] * [0, 0, 0.52], np.array([0.25, -1, 0.05]), 1.1 * at["nose"][2]),
     )
     tiles = [_marked(person, centre, towards, size) for centre, towards, size in views]
-    Image.fromarray(np.concatenate(tiles, axis=1)).save(path, optimize=True)
+    Image.fromarray(np.concatenate([np.concatenate(tiles[i : i + 3], axis=1) for i in (0, 3)])).save(
+        path, optimize=True
+    )
 
 
 def _back_of_hand(at: dict[str, np.ndarray]) -> np.ndarray:
@@ -112,15 +115,16 @@ def _back_of_hand(at: dict[str, np.ndarray]) -> np.ndarray:
     return np.cross(across, along)
 
 
-def _marked(person: PersonMesh, centre: np.ndarray, towards: np.ndarray, size_m: float, px: int = 720) -> np.ndarray:
+def _marked(person: PersonMesh, centre: np.ndarray, towards: np.ndarray, size_m: float, px: int = 600) -> np.ndarray:
     """(px, px, 3): ``size_m`` round ``centre``, seen from the side ``towards``, its points marked and numbered."""
-    eye = centre + 1.2 * towards / np.linalg.norm(towards)
-    focal = px * 1.2 / size_m
+    away = 1.2 + 2 * size_m
+    eye = centre + away * towards / np.linalg.norm(towards)
+    focal = px * away / size_m
     K = np.array([[focal, 0, px / 2], [0, focal, px / 2], [0, 0, 1]])
     camera = Camera(K, look_at(eye, centre), px, px, "face")
     light = np.array([0.55, -0.35, 0.75]) @ camera.world_to_camera[:3, :3].T
     truth = embree.cast([person], camera, extras=("albedo",))
-    shade = 0.35 + 0.65 * np.clip(truth.normal @ (light / np.linalg.norm(light)), 0, 1)
+    shade = 0.6 + 0.4 * np.clip(truth.normal @ (light / np.linalg.norm(light)), 0, 1)
     assert truth.albedo is not None
     colour = 90 + 0.6 * truth.albedo
     picture = np.where(truth.mask[..., None] > 0, colour * shade[..., None], 245).clip(0, 255).astype(np.uint8)
