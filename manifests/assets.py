@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from manifests.bodies import BodyPrior, PosePrior
+from manifests.clothes import ClothesPrior
 from manifests.model import Model
 
 Unit = Literal["auto", "m", "cm", "mm", "inch"]
@@ -22,6 +23,7 @@ class AnnySource(Model):
     count: int = Field(12, ge=1, description="identities in the pool")
     body: BodyPrior = BodyPrior()
     pose: PosePrior = PosePrior()
+    clothes: ClothesPrior = ClothesPrior()
     keypoints: KeypointSet = Field("sapiens308", description="which points a row lists; absent ones have visibility 0")
 
 

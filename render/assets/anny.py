@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from manifests.assets import AnnySource
 from manifests.keypoints import SETS
 from manifests.seeds import generator
 from render.people.body import Body, groups
+from render.people.fabric import own_fabrics
 from render.people.identity import Look, draw_look
 from render.people.landmarks import landmarks
 from render.people.materials import materials_of
@@ -25,16 +28,20 @@ from render.scene import Mesh, PersonMesh
 class AnnyPeople:
     """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
 
-    def __init__(self, source: AnnySource, people_seed: int) -> None:
+    def __init__(self, source: AnnySource, people_seed: int, root: Path = Path()) -> None:
+        """``root``: where the folder of fabrics starts. Raises InputError where it holds none."""
         self._count, self._seed = source.count, people_seed
+        self._clothes = source.clothes
+        self._fabrics = own_fabrics(source.clothes, root)
         self._keypoint_set = source.keypoints
         self._version = importlib.metadata.version("anny")
 
     def identities(self) -> list[tuple[str, str, str]]:
         """(id, key, sha256 of what the identity is drawn from)."""
         rows = []
+        wear = self._clothes.model_dump_json() + "".join(sha for _, sha in self._fabrics)
         for j in range(self._count):
-            made_from = f"anny {self._version}/{self._seed}/{j}".encode()
+            made_from = f"anny {self._version}/{self._seed}/{j}/{wear}".encode()
             rows.append((f"anny/{j:06d}", str(j), hashlib.sha256(made_from).hexdigest()))
         return rows
 
@@ -44,7 +51,9 @@ class AnnyPeople:
 
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
-        look = draw_look(generator(self._seed, "identity", key))
+        look = draw_look(
+            generator(self._seed, "identity", key), self._clothes, tuple(path for path, _ in self._fabrics)
+        )
         body, wardrobe = _studio()
         posed = body.posed(look.phenotype, draw_pose(rng))
         pieces = wardrobe.dress(look, posed)
@@ -66,19 +75,24 @@ class AnnyPeople:
                 "hips": hips + shift,
                 "feet": np.array([0.0, 0.0, 0.0]),
             },
-            rights={
-                "id": identity_id,
-                "source": f"anny {self._version}",
-                "licence": "CC0-1.0",
-                "consent": "not a person",
-                "redistributable": True,
-            },
+            rights=self._rights(identity_id, look),
             keypoints=points[self._keypoint_set],
             keypoint_set=self._keypoint_set,
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
             phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
         )
         return person, points
+
+    def _rights(self, identity_id: str, look: Look) -> dict[str, Any]:
+        """Of the open body, and of the user's fabrics where the person wears any."""
+        own = any(w.texture is not None for w in look.outfit.wears)
+        return {
+            "id": identity_id,
+            "source": f"anny {self._version}",
+            "licence": f"CC0-1.0 AND {self._clothes.licence}" if own else "CC0-1.0",
+            "consent": "not a person",
+            "redistributable": self._clothes.redistributable if own else True,
+        }
 
 
 @functools.cache

@@ -62,6 +62,23 @@ class Cover:
             out = drawn_in(out, depth > 0.004 * size, worn)
         return out, left
 
+    def covered(self) -> np.ndarray:
+        """(V,) bool: skin that lies under a garment, by more than a hem's width of 6 mm."""
+        on, size = self._under >= 0, self._layers.sheet.size
+        found = np.zeros(len(on), bool)
+        for worn in self._layers.worn:
+            found[on] |= self._reach(worn)[self._under[on]] > 0.006 * size
+        return found
+
+    def beneath(self, index: int) -> np.ndarray:
+        """(N,) bool: points of the ``index``-th garment that lie under one put on later."""
+        worn, size = self._layers.worn, self._layers.sheet.size
+        inner, found = worn[index], np.zeros(len(worn[index].points), bool)
+        for outer in worn[index + 1 :]:
+            if not (inner.tail and not outer.tail):
+                found |= inner.cutout.take(self._reach(outer)) > 0.008 * size
+        return found
+
     def cloth(self) -> None:
         """Cut away and draw in each garment where those put on after it lie over it."""
         worn, size = self._layers.worn, self._layers.sheet.size

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from manifests.clothes import ClothesPrior
+from manifests.errors import InputError, PhotoError
+from manifests.photo import decode, header
 from render.people.outfit import Wear
 from render.scene import Material
 
 PX = 256
 GRAPHIC_PX = 512
 OWN_PX = 1024
+SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +46,22 @@ FABRICS = {
     "denim": Fabric(0.85, 0.2, 0.10, 0.0005, 0.12, 0.65),
     "leather": Fabric(0.38, 0.5, 0.12, 0.0006, 0.10, 0.9),
 }
+
+
+def own_fabrics(prior: ClothesPrior, root: Path) -> list[tuple[str, str]]:
+    """(file, sha256) of every fabric in the user's folder, sorted; empty without one. Raises InputError."""
+    if prior.textures is None:
+        return []
+    folder = root / prior.textures
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise InputError(f"clothes.textures: no .png or .jpg in {prior.textures} (looked in {root})")
+    for file in files:
+        try:
+            header(file.read_bytes())
+        except PhotoError as error:
+            raise InputError(f"clothes.textures: {file.name}: {error}; take it out of the folder") from None
+    return [(str(f), hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
 
 
 def tile_m(wear: Wear) -> float:

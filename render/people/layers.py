@@ -27,7 +27,10 @@ SPARE = 0.06
 
 @dataclasses.dataclass
 class Worn:
-    """One garment, or its skirt, in the pose: ``points`` (N, 3) metres; ``depth`` (C,) inside its hems."""
+    """One garment, or its skirt, in the pose: ``points`` (N, 3) metres; ``depth`` (C,) inside its hems.
+
+    ``gone``: (Q,) quads that later garments hide whole; ``beneath``: (N,) points that lie under one.
+    """
 
     name: str
     garment: Garment
@@ -36,6 +39,7 @@ class Worn:
     depth: np.ndarray
     tail: bool
     gone: np.ndarray
+    beneath: np.ndarray | None = None
 
 
 class Layers:

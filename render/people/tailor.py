@@ -27,17 +27,20 @@ UNCOVERED = ("hand", "head")
 COLLARS = {"t_shirt": "rib", "jumper": "rib", "dress": "", "shirt": "collar", "coat": "lapel", "hoodie": "hood"}
 RIBBED = ("jumper", "hoodie")
 RIB_M = 0.05
-LOWER_THICK = {"tights": 0.0005}
 
 
 @dataclasses.dataclass
 class Dressed:
-    """``pieces`` of clothes; ``vertices``: (V, 3) the body drawn in under hems; ``left``: (Q,) its quads still there."""
+    """``pieces`` of clothes; ``vertices``: (V, 3) the body drawn in under hems; ``left``: (Q,) its quads still there.
+    ``worn``: from the skin outwards, skirts apart; ``covered``: (V,) skin that lies under one of them.
+    """
 
     pieces: list[Piece]
     vertices: np.ndarray
     left: np.ndarray
     hat: Hat | None
+    worn: list[Worn]
+    covered: np.ndarray
 
 
 class Tailor:
@@ -52,10 +55,8 @@ class Tailor:
         _, nearest = cKDTree(tights).query(body.template[skin])
         self._under = np.full(len(body.template), -1)
         self._under[skin] = np.where(np.isin(limb[skin], UNCOVERED), -1, nearest)
-        eyes = [body.template[np.unique(groups()[f"helper-{s}-eye"])].mean(axis=0) for s in "lr"]
         self._on_head = self._head & np.isin(np.arange(len(limb)), skin)
         self._eye = [np.unique(groups()[f"helper-{s}-eye"]) for s in "lr"]
-        assert len(eyes) == 2
 
     def clothe(self, outfit: Outfit, posed: Posed) -> Dressed:
         """Everything that ``outfit`` says, on a posed body."""
@@ -75,6 +76,8 @@ class Tailor:
                 layers.put_on(wear.name, GARMENTS[wear.name], wear.fit, FABRICS[wear.fabric].stiff, rng)
         cover = Cover(layers, self._under)
         cover.cloth()
+        for k, worn in enumerate(layers.worn):
+            worn.beneath = cover.beneath(k)
         body = groups()["body"]
         vertices, left = cover.skin(posed.vertices, body)
         pieces: list[Piece] = []
@@ -90,7 +93,7 @@ class Tailor:
             uv = hat.uv[hat.quads] / tile_m(wear)
             pieces.append(Piece("hat", hat.points, hat.quads.astype(np.int32), part="Apparel", uv=uv))
             left &= ~(hat.inside[body] > 7).all(axis=1)
-        return Dressed(pieces, vertices, left, hat)
+        return Dressed(pieces, vertices, left, hat, layers.worn, cover.covered())
 
     def _pieces(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
         cutout, garment = worn.cutout, worn.garment

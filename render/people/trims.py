@@ -96,7 +96,8 @@ def around(ring: np.ndarray, azimuth: np.ndarray, up: np.ndarray, kind: str, siz
     i, j = np.meshgrid(np.arange(len(rows) - 1), keep, indexing="ij")
     k = (j + 1) % n
     quads = np.stack([i * n + j, i * n + k, (i + 1) * n + k, (i + 1) * n + j], axis=2).reshape(-1, 4)
-    return points.reshape(-1, 3), quads
+    # A fall is drawn from the inside over to the outside, a band the other way round.
+    return points.reshape(-1, 3), quads if closed else quads[:, ::-1]
 
 
 def _flat(value: float, azimuth: np.ndarray) -> np.ndarray:
@@ -136,7 +137,7 @@ def _hood(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.nd
         sag = 0.030 * back**2 * np.clip(np.cos(angle), 0, 1)
         o = 0.006 + radius * 0.9 * back + radius * np.cos(angle) * (1 + 0.7 * back)
         rows.append((o, 0.012 + radius * np.sin(angle) - sag))
-    return rows[::-1][::-1]
+    return rows
 
 
 PROFILES = {"rib": _rib, "collar": _collar, "lapel": _lapel, "hood": _hood}
