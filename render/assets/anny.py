@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+from pathlib import Path
 
 import numpy as np
 
 from manifests.assets import AnnySource
 from manifests.seeds import generator
-from render.people.body import Body
+from render.people import builds
+from render.people.body import Body, groups
+from render.people.doll import Doll
 from render.people.identity import Look, draw_look
+from render.people.joints import rig_of
 from render.people.materials import materials_of
+from render.people.motions import Motions
 from render.people.pose import draw_pose
 from render.people.wardrobe import Piece, Wardrobe
 from render.scene import Mesh, PersonMesh
@@ -21,23 +26,32 @@ from render.scene import Mesh, PersonMesh
 class AnnyPeople:
     """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
 
-    def __init__(self, source: AnnySource, people_seed: int) -> None:
-        self._count, self._seed = source.count, people_seed
+    def __init__(self, source: AnnySource, people_seed: int, root: Path = Path()) -> None:
+        """``root``: where the paths of motion files start. Raises InputError where one is missing."""
+        self._source, self._seed = source, people_seed
         self._version = importlib.metadata.version("anny")
+        self._motions = Motions(source.pose.motions, root)
 
     def identities(self) -> list[tuple[str, str, str]]:
         """(id, key, sha256 of what the identity is drawn from)."""
         rows = []
-        for j in range(self._count):
-            made_from = f"anny {self._version}/{self._seed}/{j}".encode()
+        settings = self._source.model_dump_json(exclude={"count"}) + self._motions.sha256()
+        for j in range(self._source.count):
+            made_from = f"anny {self._version}/{self._seed}/{j}/{settings}".encode()
             rows.append((f"anny/{j:06d}", str(j), hashlib.sha256(made_from).hexdigest()))
         return rows
 
     def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
         """Identity ``key`` in a pose drawn from ``rng``: feet on z = 0, hips over the origin, facing -y, metres."""
-        look = draw_look(generator(self._seed, "identity", key))
+        look = draw_look(generator(self._seed, "identity", key), self._source.body)
+        shape = look.shape
         body, wardrobe = _studio()
-        posed = body.posed(look.phenotype, draw_pose(rng))
+        figure = body.figure(shape.phenotype, shape.changes)
+        pose = draw_pose(
+            rng, self._source.pose, rig_of(body), Doll(body, figure), self._motions, age_years=shape.age_years
+        )
+        posed = body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+        bmi, height = builds.measured_bmi(figure.rest, groups()["body"])
         pieces = wardrobe.dress(look, posed)
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
@@ -66,7 +80,23 @@ class AnnyPeople:
             keypoints=keypoints,
             keypoint_set="coco17",
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
-            phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
+            phenotype={
+                "age_years": round(shape.age_years, 1),
+                "sex": shape.sex,
+                "height_m": round(height, 3),
+                "bmi": round(bmi, 1),
+                "build": shape.build,
+                "monk_skin_tone": shape.skin_tone,
+                "anny": {k: round(v, 4) for k, v in shape.phenotype.items()},
+            },
+            pose={
+                "source": pose.source,
+                "hands": list(pose.hands),
+                "expression": pose.expression,
+                "tries": pose.tries,
+                "relief": pose.relief,
+                "deepest_mm": round(pose.depth_m * 1e3, 1),
+            },
         )
 
 

@@ -6,6 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from manifests.bodies import BodyPrior
+from render.people.shape import Shape, draw_shape
+
 # Ten tones from light to dark in the order of the Monk scale (linear RGB of its published sRGB swatches).
 MONK_SRGB = ["f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420"]
 HAIR_SRGB = ["0c0a09", "1c1411", "33221a", "53361f", "7a5230", "a87b43", "c9a66b", "6e6a66", "b9b4ad", "7a2e14"]
@@ -36,7 +39,7 @@ PATTERNS = ("plain", "plain", "plain", "stripes", "checks", "denim")
 class Look:
     """Everything that stays the same about one person. Colours are linear RGB."""
 
-    phenotype: dict[str, float]
+    shape: Shape
     skin: tuple[float, float, float]
     monk: int
     hair: tuple[float, float, float]
@@ -47,30 +50,24 @@ class Look:
     colours: dict[str, tuple[float, float, float]]
     patterns: dict[str, str]
     fit_m: float
-    asymmetry: float
+
+    @property
+    def phenotype(self) -> dict[str, float]:
+        """anny's labels in [0, 1]; gender 0 is male, 1 female."""
+        return self.shape.phenotype
 
 
-def draw_look(rng: np.random.Generator) -> Look:
-    """A person; every age from small child to old, both sexes, all builds and tones equally often."""
-    # anny's age: 0 newborn, 1/3 child, 2/3 young adult, 1 old.
-    age = float(rng.choice([rng.uniform(0.28, 0.5), rng.uniform(0.6, 0.8), rng.uniform(0.6, 1.0)]))
-    gender = float(np.clip(rng.choice([0.0, 1.0]) + rng.normal(0, 0.12), 0, 1))
-    phenotype = {
-        "age": age,
-        "gender": gender,
-        "muscle": float(rng.beta(3, 3)),
-        "weight": float(rng.beta(3, 3)),
-        "height": float(rng.beta(4, 4)),
-        "proportions": float(rng.beta(4, 4)),
-    }
-    monk = int(rng.integers(10))
-    bottom = str(rng.choice(BOTTOMS, p=[0.6, 0.2, 0.2] if gender > 0.5 else [0.45, 0.15, 0.4]))
-    hair = HAIR_SRGB[rng.choice([7, 8])] if age > 0.9 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]
-    styles = ("short", "crop") if gender > 0.5 else ("long", "long", "short")
+def draw_look(rng: np.random.Generator, prior: BodyPrior | None = None) -> Look:
+    """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent."""
+    shape = draw_shape(rng, prior or BodyPrior())
+    male, monk = shape.sex == "male", shape.skin_tone - 1
+    bottom = str(rng.choice(BOTTOMS, p=[0.6, 0.2, 0.2] if male else [0.45, 0.15, 0.4]))
+    hair = HAIR_SRGB[rng.choice([7, 8])] if shape.age_years > 66 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]
+    styles = ("short", "crop") if male else ("long", "long", "short")
     colours = {part: linear(str(rng.choice(CLOTH_SRGB))) for part in ("top", "bottom", "shoes", "second")}
     patterns = {part: str(rng.choice(PATTERNS)) for part in ("top", "bottom")}
     return Look(
-        phenotype=phenotype,
+        shape=shape,
         skin=linear(MONK_SRGB[monk], 0.9),
         monk=monk + 1,
         hair=linear(hair),
@@ -81,7 +78,6 @@ def draw_look(rng: np.random.Generator) -> Look:
         colours=colours,
         patterns=patterns,
         fit_m=float(rng.uniform(0.006, 0.018)),
-        asymmetry=float(rng.normal(0, 0.02)),
     )
 
 

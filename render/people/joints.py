@@ -28,7 +28,7 @@ SIDED = {
     "shoulder": (("flex", -X, -60, 180), ("abduct", -Y, -45, 180), ("twist", -Z, -90, 80)),
     "elbow": (("flex", -X, 0, 150), ("pronate", -Z, -85, 80)),
     "wrist": (("flex", Y, -70, 80), ("deviate", -X, -30, 20)),
-    "hip": (("flex", -X, -30, 130), ("abduct", -Y, -30, 50), ("twist", -Z, -50, 45)),
+    "hip": (("flex", -X, -30, 130), ("abduct", -Y, -30, 50), ("twist", -Z, -60, 45)),
     "knee": (("flex", X, 0, 155),),
     "ankle": (("flex", -X, -50, 35), ("invert", -Y, -20, 35), ("turn", -Z, -30, 15)),
     "toes": (("flex", -X, -40, 70),),

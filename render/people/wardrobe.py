@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from render.people.body import Body, Posed, groups
+from render.people.features import inner_pieces
 from render.people.identity import Look
 
 # Skin this close under cloth, in the A-pose, is cut away: it could only show as a poke through the cloth.
@@ -54,6 +55,7 @@ class Wardrobe:
         bare = self._quads["body"][~self._covered(posed.rest, tights, clothed)]
         pieces += self._skin(bare, posed.vertices)
         pieces += self._eyes(posed.vertices)
+        pieces += inner_pieces(posed)
         pieces += self._hair(look, posed.vertices, posed.rest)
         return pieces
 
