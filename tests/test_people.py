@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from manifests.assets import AnnySource
+from manifests.bodies import PosePrior
 from manifests.priors import CameraPrior
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio
 from render.framing import draw_camera, subject
 from render.people.body import COCO17, groups
+from render.people.doll import Doll
 from render.people.identity import draw_look
+from render.people.joints import rig_of
 from render.people.pose import draw_pose
 
 pytestmark = pytest.mark.engine
@@ -55,11 +58,18 @@ def test_everyone_stands_on_the_ground_in_metres_facing_the_front(j):
     assert one.landmarks["chin"][2] < names["nose"][2] < one.landmarks["head_top"][2] <= high[2] + 1e-6
 
 
+def posed_in_sample(body, look, j: int):
+    shape = look.shape
+    doll = Doll(body, body.figure(shape.phenotype, shape.changes))
+    pose = draw_pose(generator(1, "pose", j), PosePrior(), rig_of(body), doll, None, shape.age_years)
+    return body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+
+
 def test_nobody_is_undressed():
     body, wardrobe = _studio()
     for j in range(24):
         look = draw_look(generator(5, "identity", str(j)))
-        posed = body.posed(look.phenotype, draw_pose(generator(1, "pose", j)))
+        posed = posed_in_sample(body, look, j)
         pieces = wardrobe.dress(look, posed)
         kinds = {p.kind for p in pieces if len(p.quads)}
         assert {"top", "bottom", "shoes", "skin", "hair"} <= kinds, (j, look)

@@ -44,7 +44,7 @@ SIDED = {
     "tip3": (("flex", Y, -10, 80),),
     "tip4": (("flex", Y, -10, 80),),
     "tip5": (("flex", Y, -10, 80),),
-    "thumb": (("oppose", Z, -30, 60), ("flex", Y, -25, 45), ("stretch", X, -25, 30)),
+    "thumb": (("oppose", -Z, -30, 60), ("flex", Y, -25, 45), ("stretch", -X, -25, 30)),
     "thumb_middle": (("flex", Y, -10, 60),),
     "thumb_tip": (("flex", Y, -15, 80),),
     "eye": (("down", X, -25, 30), ("left", Z, -35, 35)),
