@@ -22,6 +22,9 @@ from render.people.pose import draw_pose
 from render.people.wardrobe import Piece, Wardrobe
 from render.scene import Mesh, PersonMesh
 
+# No hair or hat is thicker than this over a skull.
+HAT_M = 0.05
+
 
 class AnnyPeople:
     """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
@@ -57,16 +60,15 @@ class AnnyPeople:
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
         keypoints = posed.keypoints + shift
-        head = posed.bones["head"] + shift
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift)
-        top = mesh.vertices[:, 2].max() if look.hair_style else 0.0
+        top, chin = head_marks(mesh, posed.vertices[body.skull] + shift)
         return PersonMesh(
             identity_id=identity_id,
             mesh=mesh,
             landmarks={
-                "head_top": np.array([keypoints[0, 0], keypoints[3:5, 1].mean(), _head_top(mesh, head, float(top))]),
-                "chin": np.array([*head[:2], keypoints[0, 2] - 0.5 * abs(keypoints[0, 2] - head[2]) - 0.04]),
+                "head_top": top,
+                "chin": chin,
                 "hips": hips + shift,
                 "feet": np.array([0.0, 0.0, 0.0]),
             },
@@ -107,10 +109,16 @@ def _studio() -> tuple[Body, Wardrobe]:
     return body, Wardrobe(body)
 
 
-def _head_top(mesh: Mesh, head: np.ndarray, top: float) -> float:
-    """z of the highest point within a head's width of the head's bone: a raised hand is not a head."""
-    near = np.linalg.norm(mesh.vertices[:, :2] - head[:2], axis=1) < 0.12
-    return float(mesh.vertices[near, 2].max()) if near.any() else top
+def head_marks(mesh: Mesh, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) highest and lowest point of a head, hair or hat included, over and under its middle.
+
+    ``skull``: (N, 3) metres, the vertices that its bone moves: a hand above the head is not part of it.
+    """
+    middle = (skull.min(0) + skull.max(0))[:2] / 2
+    near = np.linalg.norm(mesh.vertices[:, :2] - middle, axis=1) < 0.12
+    near &= mesh.vertices[:, 2] < skull[:, 2].max() + HAT_M
+    top = max(float(mesh.vertices[near, 2].max()) if near.any() else 0.0, float(skull[:, 2].max()))
+    return np.array([*middle, top]), np.array([*middle, skull[:, 2].min()])
 
 
 def assemble(pieces: list[Piece], look: Look, shift: np.ndarray) -> Mesh:
