@@ -32,17 +32,17 @@ def make(
     from pipeline.progress import bar, console
     from render.people.make import make as made
 
-    source = AnnySource(count=count)
+    source, root = AnnySource(count=count), Path()
     if job is not None:
         render = jobs.load(job).render
         found = [a for a in (render.assets if render else []) if isinstance(a, AnnySource)]
         if not found:
             raise InputError(f"{job}: no asset of source anny in it; add one under render.assets, or leave --job out")
-        source = found[0].model_copy(update={"count": count})
+        source, root = found[0].model_copy(update={"count": count}), job.resolve().parent
     failed = []
     with bar("people") as progress:
         task = progress.add_task("", total=count, note="")
-        for identity_id, why in made(source, seed, out):
+        for identity_id, why in made(source, seed, out, root):
             progress.update(task, advance=1, note=identity_id)
             if why is not None:
                 failed.append(identity_id)

@@ -34,13 +34,13 @@ INDEX = "people.jsonl"
 FRAME = "glTF: x to the person's left, y up, z forward, metres"
 
 
-def make(source: AnnySource, seed: int, folder: Path) -> Iterator[tuple[str, str | None]]:
+def make(source: AnnySource, seed: int, folder: Path, root: Path = Path()) -> Iterator[tuple[str, str | None]]:
     """Write ``source.count`` people of ``seed`` into ``folder``; yields (id, why it could not be made or None) of each.
 
-    Person j has the identity j of the seed and a pose from (seed, "pose", j). Raises InputError where the folder holds
-    people drawn otherwise, OSError.
+    ``root``: where paths of the source start. Person j has the identity j of the seed and a pose from (seed, "pose", j).
+    Raises InputError where the folder holds people drawn otherwise, OSError.
     """
-    people = AnnyPeople(source, seed)
+    people = AnnyPeople(source, seed, root)
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     settings = source.model_dump_json(exclude={"count"})
@@ -91,6 +91,7 @@ def _write(at: Path, person: PersonMesh, points: dict[str, np.ndarray], drawn: d
         "frame": FRAME,
         "height_m": round(float(np.ptp(person.mesh.vertices[:, 2])), 4),
         "phenotype": person.phenotype,
+        "pose": person.pose,
         "rights": person.rights,
         "keypoints": {name: dict(zip(SETS[name].names, places)) for name, places in placed.items()},
         "bones": {name: _place(y_up(np.array(head))) for name, head in (person.bones or {}).items()},
