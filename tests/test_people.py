@@ -20,9 +20,10 @@ from render.people.joints import rig_of
 from render.people.pose import draw_pose
 
 pytestmark = pytest.mark.engine
-POOL = AnnyPeople(AnnySource(count=8), 5)
+POOL = AnnyPeople(AnnySource(keypoints="coco17", count=8), 5)
 UPRIGHT = AnnyPeople(
     AnnySource(
+        keypoints="coco17",
         count=8,
         body=BodyPrior(age_years={"4-90": 1}),
         pose=PosePrior(**dict.fromkeys(FAMILIES, 0.0) | {"standing": 1.0, "walking": 1.0}),
@@ -47,7 +48,7 @@ def test_a_person_depends_on_seed_and_number_alone():
     assert np.abs(moved.mesh.vertices - a.mesh.vertices).max() > 0.02
     assert other.phenotype != a.phenotype
     # A larger pool keeps whom it had.
-    assert AnnyPeople(AnnySource(count=20), 5).identities()[:8] == POOL.identities()
+    assert AnnyPeople(AnnySource(keypoints="coco17", count=20), 5).identities()[:8] == POOL.identities()
 
 
 @pytest.mark.parametrize("j", range(6))
