@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from manifests.bodies import BodyPrior, PosePrior
+from manifests.clothes import ClothesPrior
 from manifests.model import Model
 
 Unit = Literal["auto", "m", "cm", "mm", "inch"]
 Axis = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
+KeypointSet = Literal["coco17", "wholebody133", "sapiens308"]
 Degrees = tuple[float, float, float]
 
 
@@ -18,6 +21,10 @@ class AnnySource(Model):
 
     source: Literal["anny"] = "anny"
     count: int = Field(12, ge=1, description="identities in the pool")
+    body: BodyPrior = BodyPrior()
+    pose: PosePrior = PosePrior()
+    clothes: ClothesPrior = ClothesPrior()
+    keypoints: KeypointSet = Field("sapiens308", description="which points a row lists; absent ones have visibility 0")
 
 
 class ScanSource(Model):

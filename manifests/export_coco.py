@@ -16,10 +16,9 @@ from manifests.errors import InputError
 from manifests.export_folders import sample_with
 from manifests.export_tables import picture_suffix
 from manifests.frames import indexed_pixels
-from manifests.sample import COCO17, Person
+from manifests.keypoints import COCO17, SETS, subset
+from manifests.sample import Person
 
-# Sets whose first 17 points are COCO's, in COCO's order.
-COCO_FIRST = ("coco17", "wholebody133")
 # COCO counts keypoints from 1 here, and from 0 nowhere else.
 SKELETON = (
     *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9)),
@@ -85,13 +84,12 @@ def coco_keypoints(rows: Iterator[tuple[str, dict[str, Any]]], folder: Path) -> 
 
 def _annotation(sample_id: str, person: Person, shown: np.ndarray) -> dict[str, Any]:
     """The annotation of one person; ``shown``: (H, W) bool, the pixels that show the person."""
-    if person.keypoint_set not in COCO_FIRST:
+    chosen = subset(person.keypoint_set, "coco17")
+    if chosen is None:
         has = f"{person.keypoint_set} keypoints" if person.keypoint_set else "no keypoints"
-        raise InputError(
-            f"sample {sample_id}: {person.asset_id} has {has}; the format coco-keypoints needs {' or '.join(COCO_FIRST)}"
-        )
-    xy = indexed_pixels(np.asarray(person.keypoints, np.float64)[: len(COCO17)])
-    seen = np.where(np.isfinite(xy).all(axis=1), np.asarray(person.visibility)[: len(COCO17)], 0)
+        raise InputError(f"sample {sample_id}: {person.asset_id} has {has}; coco-keypoints needs {' or '.join(SETS)}")
+    xy = indexed_pixels(np.asarray(person.keypoints, np.float64)[chosen])
+    seen = np.where(np.isfinite(xy).all(axis=1), np.asarray(person.visibility)[chosen], 0)
     xy = np.where(seen[:, None] > 0, xy, 0)
     points = [v for (x, y), s in zip(xy.tolist(), seen.tolist()) for v in (round(x, 3), round(y, 3), int(s))]
     x0, y0, x1, y1 = np.asarray(person.box, np.float64).tolist()

@@ -127,16 +127,16 @@ def _members(fields: dict[str, Any], kind: str) -> Iterator[tuple[str, bytes]]:
             yield f"{name}.png", png_plane(fields[name])
     if fields.get("albedo") is not None:
         yield "albedo." + picture_suffix(fields["albedo"]["bytes"]), fields["albedo"]["bytes"]
-    told = {name: _plain(value) for name, value in fields.items() if name not in BLOBS}
+    told = {name: plain(value) for name, value in fields.items() if name not in BLOBS}
     yield "json", json.dumps({**told, "conventions": CONVENTIONS[kind]}, allow_nan=False).encode()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` as strict JSON takes it: bytes in hexadecimal, null for what is no number."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, bytes):
         return value.hex()
     return None if isinstance(value, float) and not math.isfinite(value) else value

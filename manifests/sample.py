@@ -12,14 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.frames import NORMAL_FRAME
+from manifests.keypoints import COCO17 as COCO17
 
 SCHEMA_VERSION = 1
 FRAMINGS = ("face", "upper", "full")
-COCO17 = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
-    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
-    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 XY = pa.list_(pa.float32(), 2)
 XYZ = pa.list_(pa.float32(), 3)

@@ -16,14 +16,11 @@ import numpy as np
 from manifests import codecs
 from manifests.dataset import Dataset
 from manifests.frames import opengl_from_opencv
+from manifests.keypoints import SETS
 from manifests.sample import FRAMINGS, KINDS, RenderedSample
 from manifests.shards import sample_of
 
-# COCO-17 limbs, as pairs of keypoint indices.
-LIMBS = (
-    *((5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (5, 11), (6, 12), (11, 12)),
-    *((11, 13), (13, 15), (12, 14), (14, 16), (0, 1), (0, 2), (1, 3), (2, 4)),
-)
+MANY_POINTS = 100
 CLAY, SKY, STONE = (201, 100, 66), (64, 140, 190), (150, 143, 135)
 
 
@@ -59,7 +56,7 @@ def panels(sample: RenderedSample, height: int) -> dict[str, np.ndarray]:
     if sample.segmentation is not None:
         shown["parts"] = part_colour(sample.segmentation)
     small = {name: thumbnail(picture, height) for name, picture in shown.items()}
-    if any(p.keypoint_set == "coco17" for p in sample.people):
+    if any(p.keypoint_set in SETS for p in sample.people):
         small["keypoints"] = draw_people(sample, height)
     return small
 
@@ -95,21 +92,25 @@ def part_colour(labels: np.ndarray) -> np.ndarray:
 
 
 def draw_people(sample: RenderedSample, height: int) -> np.ndarray:
-    """The dimmed image with boxes and COCO-17 keypoints: filled = visible, ring = occluded."""
+    """The dimmed image with boxes, keypoints and their limbs: filled = visible, ring = occluded."""
     small = (thumbnail(sample.image, height) * 0.55).astype(np.uint8)
     scale = small.shape[0] / sample.image.shape[0]
     for person in sample.people:
         draw_box(small, np.asarray(person.box) * scale, STONE)
-        if person.keypoint_set != "coco17":
+        if person.keypoint_set not in SETS:
             continue
         points = np.round(np.nan_to_num(np.asarray(person.keypoints, np.float64)) * scale).astype(int)
         seen = np.asarray(person.visibility)
-        for a, b in LIMBS:
+        # A face of 238 points is a blot at this size, unless they are small.
+        radius = 3 if len(points) < MANY_POINTS else 1
+        for a, b in SETS[person.keypoint_set].skeleton:
             if seen[a] and seen[b]:
                 cv2.line(small, _xy(points[a]), _xy(points[b]), (235, 225, 210), 1, cv2.LINE_AA)
         for point, visible in zip(points, seen):
             if visible:
-                cv2.circle(small, _xy(point), 3, CLAY if visible == 2 else SKY, -1 if visible == 2 else 1, cv2.LINE_AA)
+                cv2.circle(
+                    small, _xy(point), radius, CLAY if visible == 2 else SKY, -1 if visible == 2 else 1, cv2.LINE_AA
+                )
     return small
 
 

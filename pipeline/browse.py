@@ -19,6 +19,7 @@ import numpy as np
 from manifests import codecs, photo, view
 from manifests.dataset import Dataset
 from manifests.errors import MaquetteError, StorageError
+from manifests.export_tables import plain
 from manifests.frames import camera_rays
 from manifests.index import BLOBS
 from manifests.sample import RenderedSample
@@ -180,4 +181,4 @@ def serve(datasets: list[Dataset], port: int, started: Callable[[str], None]) ->
 
 
 def _json(value: Any) -> tuple[str, bytes]:
-    return "application/json", json.dumps(value, default=lambda v: v.hex() if isinstance(v, bytes) else str(v)).encode()
+    return "application/json", json.dumps(plain(value), default=str, allow_nan=False).encode()

@@ -13,6 +13,7 @@ import numpy as np
 
 from manifests.frames import camera_centre
 from manifests.job import RenderStage
+from manifests.keypoints import subset
 from manifests.priors import FACE_AZIMUTH, FULL_FRAME_MM, Range
 from manifests.sample import FRAMINGS
 
@@ -124,10 +125,12 @@ def focal_mm(row: dict[str, Any]) -> float:
 
 
 def distance_m(row: dict[str, Any], person: dict[str, Any]) -> float:
-    """From the camera to the middle of a person's keypoints, metres."""
+    """From the camera to the middle of a person's keypoints (COCO's, where they are among them), metres."""
     eye = camera_centre(np.asarray(row["camera"]["world_to_camera"], float).reshape(4, 4))
     points = np.asarray(person["keypoints_3d"], float).reshape(-1, 3)
-    return float(np.median(np.linalg.norm(points - eye, axis=1)))
+    chosen = subset(person["keypoint_set"], "coco17")
+    points = points if chosen is None else points[chosen]
+    return float(np.nanmedian(np.linalg.norm(points - eye, axis=1)))
 
 
 def _framing(row: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def source_of(settings: AnnySource | ScanSource, people_seed: int, root: Path, r
 def _anny(settings: Any, people_seed: int, root: Path, reader: Any) -> Source:
     from render.assets.anny import AnnyPeople
 
-    return AnnyPeople(settings, people_seed)
+    return AnnyPeople(settings, people_seed, root)
 
 
 def _files(settings: Any, people_seed: int, root: Path, reader: Any) -> Source:

@@ -1,0 +1,240 @@
+"""An outfit and a posed body -> the pieces of cloth, leather and rubber that a person wears.
+
+Legend: C points of the sheet, V vertices of the base mesh, Q quads of a piece.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from manifests.seeds import generator
+from render.people.body import Body, Posed, groups
+from render.people.cover import Cover
+from render.people.fabric import FABRICS, graphic, tile_m
+from render.people.footwear import SHOES, Feet, feet_of, sole, upper
+from render.people.garments import GARMENTS, Garment, marks_of
+from render.people.headwear import Hat, hat_on
+from render.people.layers import Layers, Worn
+from render.people.outfit import Outfit, Wear
+from render.people.piece import Piece
+from render.people.shell import Shell, normals_of
+from render.people.trims import around, buttons, hemmed, neckline, overlay
+
+UNCOVERED = ("hand", "head")
+COLLARS = {"t_shirt": "rib", "jumper": "rib", "dress": "", "shirt": "collar", "coat": "lapel", "hoodie": "hood"}
+RIBBED = ("jumper", "hoodie")
+RIB_M = 0.05
+
+
+@dataclasses.dataclass
+class Dressed:
+    """``pieces`` of clothes; ``vertices``: (V, 3) the body drawn in under hems; ``left``: (Q,) its quads still there.
+    ``worn``: from the skin outwards, skirts apart; ``covered``: (V,) skin that lies under one of them.
+    """
+
+    pieces: list[Piece]
+    vertices: np.ndarray
+    left: np.ndarray
+    hat: Hat | None
+    worn: list[Worn]
+    covered: np.ndarray
+
+
+class Tailor:
+    """What depends on the template alone, worked out once."""
+
+    def __init__(self, body: Body, limb: np.ndarray) -> None:
+        """``limb``: (V,) limb of each base vertex."""
+        self.shell = Shell(body)
+        self._head = limb == "head"
+        skin = np.unique(groups()["body"])
+        tights = self.shell.template[: self.shell.tights]
+        _, nearest = cKDTree(tights).query(body.template[skin])
+        self._under = np.full(len(body.template), -1)
+        self._under[skin] = np.where(np.isin(limb[skin], UNCOVERED), -1, nearest)
+        self._on_head = self._head & np.isin(np.arange(len(limb)), skin)
+        self._eye = [np.unique(groups()[f"helper-{s}-eye"]) for s in "lr"]
+
+    def clothe(self, outfit: Outfit, posed: Posed) -> Dressed:
+        """Everything that ``outfit`` says, on a posed body."""
+        sheet = self.shell.of(posed)
+        marks = marks_of(self.shell, sheet, posed)
+        layers = Layers(self.shell, sheet, marks)
+        feet = feet_of(self.shell, sheet, posed)
+        by_name: dict[str, Wear] = {}
+        for wear in outfit.wears:
+            by_name[wear.name] = wear
+            rng = generator(wear.seed, "ripples")
+            if wear.slot == "shoes":
+                piece, points, depth = upper(SHOES[wear.name], self.shell, sheet, feet)
+                made = Garment("Shoe", thick_m=0.003)
+                layers.register(Worn(wear.name, made, piece, points, depth, False, np.zeros(len(piece.quads), bool)))
+            elif wear.slot != "hat":
+                layers.put_on(wear.name, GARMENTS[wear.name], wear.fit, FABRICS[wear.fabric].stiff, rng)
+        cover = Cover(layers, self._under)
+        cover.cloth()
+        for k, worn in enumerate(layers.worn):
+            worn.beneath = cover.beneath(k)
+        body = groups()["body"]
+        vertices, left = cover.skin(posed.vertices, body)
+        pieces: list[Piece] = []
+        for worn in layers.worn:
+            pieces += self._pieces(layers, worn, by_name[worn.name], posed)
+        shoes = outfit.of("shoes")
+        if shoes is not None:
+            pieces += self._soles(layers, feet, shoes)
+        hat, wear = None, outfit.of("hat")
+        if wear is not None:
+            eye = np.mean([posed.rest[e].mean(axis=0) for e in self._eye], axis=0)
+            hat = hat_on(wear.name, posed.rest, posed.vertices, self._on_head, eye)
+            uv = hat.uv[hat.quads] / tile_m(wear)
+            pieces.append(Piece("hat", hat.points, hat.quads.astype(np.int32), part="Apparel", uv=uv))
+            left &= ~(hat.inside[body] > 7).all(axis=1)
+        return Dressed(pieces, vertices, left, hat, layers.worn, cover.covered())
+
+    def _pieces(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
+        cutout, garment = worn.cutout, worn.garment
+        quads = cutout.quads
+        uv = self._uv(layers, worn, wear)
+        points, quads, uv = hemmed(worn.points, quads, uv, garment.thick_m, layers.sheet.size)
+        normals = normals_of(points, quads)
+        kept = np.ones(len(quads), bool)
+        kept[: len(worn.gone)] = ~worn.gone
+        # A hem that another garment hides goes with the quads it belongs to.
+        gone = np.zeros(len(points), bool)
+        n = len(worn.points)
+        deep = cutout.quads[worn.gone].ravel()
+        still = cutout.quads[~worn.gone].ravel()
+        gone[np.setdiff1d(deep, still)] = True
+        kept[len(worn.gone) :] = ~gone[quads[len(worn.gone) :, 0] % max(n, 1)] | (quads[len(worn.gone) :, 0] >= n)
+        if wear.slot in ("shoes", "socks"):
+            return self._paired(worn, wear, points, quads[kept], uv[kept], normals)
+        kind = wear.slot
+        rib = np.zeros(len(quads), bool)
+        if worn.name in RIBBED:
+            rib[: len(cutout.quads)] = self._rib(layers, worn)
+        made = [
+            Piece(kind, points, quads[kept & ~rib], garment.part, uv[kept & ~rib], normals),
+            Piece(f"{kind}_rib", points, quads[kept & rib], garment.part, uv[kept & rib], normals),
+        ]
+        if not worn.tail:
+            made += self._trims(layers, worn, wear, posed)
+        return [p for p in made if len(p.quads)]
+
+    def _paired(
+        self, worn: Worn, wear: Wear, points: np.ndarray, quads: np.ndarray, uv: np.ndarray, normals: np.ndarray
+    ) -> list[Piece]:
+        side = np.zeros(len(points))
+        n, rim = len(worn.points), np.flatnonzero(worn.cutout.rim)
+        side[:n] = self.shell.side[worn.cutout.i]
+        side[n:] = np.tile(side[rim], 2)
+        name = "Shoe" if wear.slot == "shoes" else "Sock"
+        made = []
+        for sign, word in ((1, "Left"), (-1, "Right")):
+            mine = side[quads[:, 0]] == sign
+            made.append(Piece(wear.slot, points, quads[mine], f"{word}_{name}", uv[mine], normals))
+        return made
+
+    def _soles(self, layers: Layers, feet: Feet, wear: Wear) -> list[Piece]:
+        made = []
+        for sign, word in ((1, "Left"), (-1, "Right")):
+            points, quads = sole(SHOES[wear.name], self.shell, layers.sheet, feet, sign)
+            made.append(Piece("sole", points, quads.astype(np.int32), f"{word}_Shoe"))
+        return made
+
+    def _rib(self, layers: Layers, worn: Worn) -> np.ndarray:
+        """(Q,) bool: the knitted bands at cuffs and hem."""
+        cutout, marks = worn.cutout, layers.marks
+        size, garment = layers.sheet.size, worn.garment
+        arm, trunk = cutout.take(marks.arm), cutout.take(marks.trunk)
+        cuff = (arm > 0.12) & (((garment.sleeve or 1) - arm) * marks.arm_m < RIB_M * size)
+        hem = (arm <= 0.12) & ((trunk - (garment.hem or 0)) * (marks.waist - marks.crotch) < RIB_M * size)
+        return (cuff | hem)[cutout.quads].all(axis=1)
+
+    def _uv(self, layers: Layers, worn: Worn, wear: Wear) -> np.ndarray:
+        """(Q, 4, 2) texture coordinates: metres along the cloth, over the metres of a tile."""
+        cutout, shell = worn.cutout, self.shell
+        panel = shell.panel[cutout.source]
+        fields = np.stack([cutout.take(np.nan_to_num(shell.uv[k])) for k in range(len(shell.uv))])
+        uv = fields[panel[:, None], cutout.quads]
+        turn = np.take_along_axis(shell.period[panel[:, None], cutout.i[cutout.quads]], np.zeros((len(panel), 1), int), 1)
+        wide = np.ptp(uv[..., 0], axis=1) > 0.5 * turn[:, 0]
+        uv[..., 0] = np.where(wide[:, None] & (uv[..., 0] < 0), uv[..., 0] + turn, uv[..., 0])
+        uv = uv * self._scale(layers, worn)
+        tile = tile_m(wear)
+        if graphic(wear):
+            uv[panel != 0, :, 0] += 0.5
+            uv[..., 0] += 0.5
+            uv[..., 1] += 0.5 - 0.06 * layers.sheet.size
+        return uv / tile
+
+    def _scale(self, layers: Layers, worn: Worn) -> float:
+        """How much longer the person's cloth is than the template's."""
+        q, i = worn.cutout.quads, worn.cutout.i
+        a, b = i[q[:, 0]], i[q[:, 2]]
+        own = np.linalg.norm(layers.sheet.rest[a] - layers.sheet.rest[b], axis=1)
+        return float(own.mean() / np.linalg.norm(self.shell.template[a] - self.shell.template[b], axis=1).mean())
+
+    def _trims(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
+        shell, sheet, marks, garment = self.shell, layers.sheet, layers.marks, worn.garment
+        made: list[Piece] = []
+        kind, size = wear.slot, sheet.size
+        collar = COLLARS.get(worn.name, "")
+        if collar:
+            up = posed.bones["head"] - posed.bones["neck01"]
+            ring, azimuth = neckline(shell, sheet, marks, worn.cutout, worn.points)
+            points, quads = around(ring, azimuth, up / np.linalg.norm(up), collar, size)
+            name = f"{kind}_rib" if collar == "rib" else kind
+            made.append(Piece(name, points, quads.astype(np.int32), garment.part, None))
+        cloth = sheet.posed.copy()
+        cloth[worn.cutout.i] = worn.points
+        front = (sheet.rest_normals[:, 1] < -0.1) & (marks.arm < 0.05)
+        x, z = sheet.rest[:, 0], sheet.rest[:, 2]
+        patches = []
+        if worn.name in ("shirt", "coat"):
+            patches.append((np.minimum(worn.depth, np.where(front, 0.017 * size - np.abs(x), -1)), 0.0012))
+        if worn.name in ("trousers", "jeans", "shorts") and garment.rise is not None:
+            rise = (garment.rise - marks.trunk) * (marks.waist - marks.crotch)
+            patches.append((np.minimum(worn.depth + 0.002, 0.035 * size - rise), 0.0015))
+        if worn.name in ("jeans",):
+            box = np.minimum(
+                0.045 * size - np.abs(np.abs(x) - 0.075 * size),
+                0.05 * size - np.abs(z - marks.crotch - 0.45 * (marks.waist - marks.crotch)),
+            )
+            patches.append((np.where(sheet.rest_normals[:, 1] > 0.1, np.minimum(box, worn.depth), -1), 0.0015))
+        if worn.name == "shirt" and wear.seed % 2 or worn.name == "coat":
+            level = 1.75 if worn.name == "shirt" else 0.95
+            spots = 0.075 * size if worn.name == "shirt" else np.abs(np.abs(x) - 0.0) * 0 + 0.09 * size
+            height = z - marks.crotch - level * (marks.waist - marks.crotch)
+            box = np.minimum(0.045 * size - np.abs((x if worn.name == "shirt" else np.abs(x)) - spots), 0.05 * size - np.abs(height))
+            patches.append((np.where(front, np.minimum(box, worn.depth), -1), 0.0015))
+        for depth, lift in patches:
+            depth = depth.copy()
+            depth[shell.tights :] = -1
+            piece, points = overlay(shell, depth, cloth, lift)
+            if len(piece.quads) > 2:
+                patch = Worn(worn.name, garment, piece, points, depth, False, np.zeros(len(piece.quads), bool))
+                uv = self._uv(layers, patch, wear)
+                points, quads, uv = hemmed(points, piece.quads, uv, 0.0015, 0.15 * size)
+                made.append(Piece(kind, points, quads, garment.part, uv))
+        if worn.name in ("shirt", "coat"):
+            made += self._buttons(layers, worn, wear, cloth, front)
+        return made
+
+    def _buttons(
+        self, layers: Layers, worn: Worn, wear: Wear, cloth: np.ndarray, front: np.ndarray
+    ) -> list[Piece]:
+        sheet, marks = layers.sheet, layers.marks
+        line = np.flatnonzero(front & (worn.depth > 0.012) & (np.abs(sheet.rest[:, 0]) < 0.012 * sheet.size))
+        if len(line) < 8:
+            return []
+        z = sheet.rest[line, 2]
+        count = 7 if worn.name == "shirt" else 4
+        at = [int(line[np.abs(z - h).argmin()]) for h in np.linspace(z.min() + 0.01, z.max() - 0.02, count)]
+        normals = normals_of(cloth, self.shell.quads)[at]
+        radius = (0.0055 if worn.name == "shirt" else 0.012) * sheet.size
+        points, quads = buttons(cloth[at] + normals * 0.0015, normals, radius)
+        return [Piece(f"{wear.slot}_rib", points, quads.astype(np.int32), worn.garment.part)]
