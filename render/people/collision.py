@@ -16,6 +16,8 @@ from render.people.doll import Doll, Skin
 
 # Farther than this from a part's surface a vertex is taken for outside: no part is thicker than twice this.
 REACH_M = 0.16
+# A hand or a forearm meets cloth, not skin, on these parts: their surface is taken to lie this far out.
+CLOTH_M, CLOTHED = 0.012, ("trunk", "hip", "thigh", "shoulder", "arm", "arm'", "shoulder'")
 # What moves against what. Neighbours along a limb are left out: they share a crease.
 PAIRS = {
     "hand": ("trunk", "head", "hip", "thigh", "shin", "foot", "shoulder", "arm", "hand'", "forearm'", "arm'"),
@@ -28,13 +30,14 @@ PAIRS = {
 
 
 def contacts(doll: Doll, points: np.ndarray, normals: np.ndarray) -> list[tuple[float, str, str, str]]:
-    """(depth in metres, limb, its side, the part it is inside) of every pair that meets.
+    """(depth in metres, limb, its side, the part it is inside) of every pair that meets; hands meet cloth.
 
     ``points``, ``normals``: (S, 3) as ``Doll.skinned`` gives them.
     """
     found = []
     for mover, side, part, movers, obstacle in _pairs(doll.skin):
-        inside = _pair_depth(points, normals, movers, obstacle)
+        cloth = CLOTH_M if mover in ("hand", "forearm") and part in CLOTHED else 0.0
+        inside = _pair_depth(points, normals, movers, obstacle, cloth)
         if inside > 0:
             found.append((inside, mover, side, part))
     return found
@@ -45,9 +48,11 @@ def depth(doll: Doll, points: np.ndarray, normals: np.ndarray) -> float:
     return max((c[0] for c in contacts(doll, points, normals)), default=0.0)
 
 
-def _pair_depth(points: np.ndarray, normals: np.ndarray, movers: np.ndarray, obstacle: np.ndarray) -> float:
+def _pair_depth(
+    points: np.ndarray, normals: np.ndarray, movers: np.ndarray, obstacle: np.ndarray, cloth: float
+) -> float:
     at, to = points[movers], points[obstacle]
-    low, high = to.min(0) - 0.002, to.max(0) + 0.002
+    low, high = to.min(0) - cloth, to.max(0) + cloth
     near = ((at > low) & (at < high)).all(axis=1)
     if not near.any():
         return 0.0
@@ -58,7 +63,7 @@ def _pair_depth(points: np.ndarray, normals: np.ndarray, movers: np.ndarray, obs
         return 0.0
     at, found = at[sound], found[sound]
     behind = np.einsum("nki,nki->nk", to[found] - at[:, None], normals[obstacle][found])
-    return float(max(behind.min(axis=1).max(), 0.0))
+    return float(max(behind.min(axis=1).max() + cloth, 0.0))
 
 
 def _members(skin: Skin, part: str, side: str) -> np.ndarray:
