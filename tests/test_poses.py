@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from scipy.spatial import ConvexHull, cKDTree
 
 from manifests.assets import AnnySource
@@ -190,17 +191,24 @@ def deepest(vertices: np.ndarray, bones: np.ndarray, side: str) -> float:
     limb = limb[((vertices[limb] > low) & (vertices[limb] < high)).all(axis=1)]
     if not len(limb):
         return 0.0
-    away = cKDTree(vertices[surface]).query(vertices[limb])[0]
-    suspects = limb[away > 0.004]
+    a, b, c, d = (vertices[rest[:, k]] for k in range(4))
+    normals = np.zeros_like(vertices)
+    for k in range(4):
+        np.add.at(normals, rest[:, k], np.cross(c - a, d - b))
+    away, found = cKDTree(vertices[surface]).query(vertices[limb], k=6)
+    behind = np.einsum("nki,nki->nk", vertices[surface][found] - vertices[limb][:, None], normals[surface][found])
+    # A point inside is behind some surface near it, and no nearer to a vertex than to the surface.
+    suspects = limb[(away[:, 0] > 0.004) & (behind > 0).any(axis=1)]
     triangles = np.concatenate([rest[:, [0, 1, 2]], rest[:, [0, 2, 3]]])
     worst = 0.0
-    for i, at in zip(suspects[::3], away[away > 0.004][::3]):
+    for i in suspects[::2]:
         a, b, c = (vertices[triangles[:, k]] - vertices[i] for k in range(3))
         x, y, z = (np.linalg.norm(v, axis=1) for v in (a, b, c))
         top = np.einsum("ij,ij->i", a, np.cross(b, c))
         below = x * y * z + (a * b).sum(1) * z + (b * c).sum(1) * x + (c * a).sum(1) * y
         if abs(2 * np.arctan2(top, below).sum()) > 2 * np.pi:
-            worst = max(worst, float(at))
+            nearest = trimesh.triangles.closest_point(np.stack([a, b, c], axis=1), np.zeros((len(a), 3)))
+            worst = max(worst, float(np.linalg.norm(nearest, axis=1).min()))
     return worst
 
 
