@@ -14,7 +14,10 @@ from manifests.model import Model
 Weight = Annotated[float, Field(ge=0)]
 Bands = dict[str, Weight]
 # Order matters twice: shares of sex, build and skin tone run from low to high for the correlations.
-SEXES, BUILDS = ("female", "male"), ("slim", "average", "heavy", "very_heavy")
+Sex = Literal["female", "male"]
+Build = Literal["slim", "average", "heavy", "very_heavy"]
+SEXES: tuple[Sex, ...] = ("female", "male")
+BUILDS: tuple[Build, ...] = ("slim", "average", "heavy", "very_heavy")
 TONES = tuple(range(1, 11))
 TRAITS = ("age_years", "sex", "build", "height", "muscle", "proportions", "skin_tone")
 FAMILIES = (
@@ -57,8 +60,8 @@ class BodyPrior(Model):
     """Who is drawn: shares of each trait (normalised; uniform within a band) and how traits go together."""
 
     age_years: Bands = Field(DECADES, description="bands of years within 0-90: share")
-    sex: dict[Literal["female", "male"], Weight] = Field(dict.fromkeys(SEXES, 1.0))
-    build: dict[Literal["slim", "average", "heavy", "very_heavy"], Weight] = Field(
+    sex: dict[Sex, Weight] = Field(dict.fromkeys(SEXES, 1.0))
+    build: dict[Build, Weight] = Field(
         dict.fromkeys(BUILDS, 1.0),
         description="BMI 16.5-18.5, 18.5-25, 25-30, 30-36 kg/m2; children in proportion to their age's median",
     )

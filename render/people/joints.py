@@ -177,19 +177,19 @@ class Rig:
         placed[f"wrist.{side}"] = hand
         for i in range(2, 6):
             at = hand
-            for bone, joint in ((1, "finger"), (2, "middle"), (3, "tip")):
+            for number, joint in enumerate(("finger", "middle", "tip"), start=1):
                 at = at @ get(f"{joint}{i}")
-                placed[f"finger{i}-{bone}.{side}"] = at
+                placed[f"finger{i}-{number}.{side}"] = at
         at = hand
-        for bone, joint in ((1, "thumb"), (2, "thumb_middle"), (3, "thumb_tip")):
+        for number, joint in enumerate(("thumb", "thumb_middle", "thumb_tip"), start=1):
             turn = get(joint)
-            if bone > 1:
+            if number > 1:
                 # A hinge about the thumb's own axis: the angle is what counts.
                 flex = np.arctan2(turn[0, 2], turn[0, 0]) * (1 if side == "L" else -1)
                 axis = self._thumb_axes if side == "L" else self._thumb_axes * (1, -1, -1)
                 turn = rotation(axis, flex)
             at = at @ turn
-            placed[f"finger1-{bone}.{side}"] = at
+            placed[f"finger1-{number}.{side}"] = at
         return placed
 
     def _leg(self, side: str, root: np.ndarray, joints: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

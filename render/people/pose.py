@@ -20,7 +20,7 @@ from render.people.joints import AT, SIDES, Rig
 from render.people.library import BasePose, library
 from render.people.motions import Motions
 
-# No limb of a drawn person is deeper than this inside another part of the bare body.
+# No limb of a drawn person is deeper than this inside another part; hands and forearms inside the cloth over it.
 MAX_DEPTH_M = 0.010
 # Poses drawn before the body is left in the nearest pose that is free; steps of relief within each.
 TRIES, RELIEF_STEPS = 8, 6

@@ -119,9 +119,9 @@ def draw_shape(rng: np.random.Generator, prior: BodyPrior) -> Shape:
     u = special.ndtr(_root(prior) @ rng.standard_normal(len(TRAITS)))
     at = dict(zip(TRAITS, u.tolist()))
     years = _in_bands(prior.age_years, at["age_years"])
-    sex, _ = _pick({name: prior.sex.get(name, 0.0) for name in SEXES}, at["sex"])
-    build, within = _pick({name: prior.build.get(name, 0.0) for name in BUILDS}, at["build"])
-    tone, _ = _pick({name: prior.skin_tone.get(name, 0.0) for name in TONES}, at["skin_tone"])
+    sex, _ = _pick(_ordered(prior.sex, SEXES), at["sex"])
+    build, within = _pick(_ordered(prior.build, BUILDS), at["build"])
+    tone, _ = _pick(_ordered(prior.skin_tone, TONES), at["skin_tone"])
     low, high = BUILD_BMI[build]
     bmi = (low + (high - low) * within) * float(np.interp(years, MEDIAN_YEARS, MEDIAN_BMI)) / MEDIAN_BMI[-1]
     age = float(np.interp(years, YEARS, ANNY_AGE))
@@ -199,6 +199,11 @@ def _in_bands(text: dict[str, float], u: float) -> float:
     i = int(np.clip(np.searchsorted(edges, u, "right") - 1, 0, len(found) - 1))
     low, high, share = found[i]
     return low + (high - low) * float(np.clip((u - edges[i]) / share, 0, 1)) if share else low
+
+
+def _ordered(shares: dict[Any, float], names: tuple[Any, ...]) -> dict[Any, float]:
+    """Shares in the order that correlations count in, whatever order the job wrote them in."""
+    return {name: shares.get(name, 0.0) for name in names}
 
 
 def _pick(shares: dict[Any, float], u: float) -> tuple[Any, float]:
