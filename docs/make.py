@@ -7,14 +7,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import trimesh
 import yaml
 from PIL import Image
 
 from manifests.assets import AnnySource
+from manifests.frames import look_at
+from manifests.keypoints import SETS
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople
+from render.groundtruth import embree
+from render.groundtruth import keypoints as visibility
+from render.scene import Camera, PersonMesh
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -82,7 +88,57 @@ def library(folder: Path) -> None:
                 lost.unlink()
 
 
+def keypoints(path: Path) -> None:
+    """Face, hand, foot and all of a made person with the numbers of Sapiens's 308 points: filled = visible, ring = hidden."""
+    person = AnnyPeople(AnnySource(count=12), 3).load("5", generator(2, "keypoints"))
+    at = dict(zip(SETS["sapiens308"].names, person.keypoints))
+    face = (at["tip_of_nose"] + at["center_of_nose_root"]) / 2
+    eye = (at["l_center_of_iris"] + at["l_midpoint_4_of_upper_lash_line"]) / 2
+    mouth = (at["center_of_cupid_bow"] + at["center_of_lower_outer_lip"]) / 2
+    views = (
+        (face, at["tip_of_nose"] - (at["left_ear"] + at["right_ear"]) / 2, 0.19),
+        (eye, at["l_center_of_iris"] - at["left_ear"] * [0.3, 1, 1] - (at["right_ear"] * [0.7, 0, 0]), 0.05),
+        (mouth, at["tip_of_nose"] - (at["left_ear"] + at["right_ear"]) / 2, 0.09),
+        (at["left_middle_finger_third_joint"], _back_of_hand(at), 0.24),
+        ((at["left_big_toe"] + at["left_heel"]) / 2, np.array([0.5, -0.6, 0.6]), 0.34),
+        (at["nose"] * [0, 0, 0.52], np.array([0.25, -1, 0.05]), 1.1 * at["nose"][2]),
+    )
+    tiles = [_marked(person, centre, towards, size) for centre, towards, size in views]
+    Image.fromarray(np.concatenate([np.concatenate(tiles[i : i + 3], axis=1) for i in (0, 3)])).save(
+        path, optimize=True
+    )
+
+
+def _back_of_hand(at: dict[str, np.ndarray]) -> np.ndarray:
+    along = at["left_middle_finger_third_joint"] - at["left_wrist"]
+    across = at["left_forefinger_third_joint"] - at["left_pinky_finger_third_joint"]
+    return np.cross(across, along)
+
+
+def _marked(person: PersonMesh, centre: np.ndarray, towards: np.ndarray, size_m: float, px: int = 600) -> np.ndarray:
+    """(px, px, 3): ``size_m`` round ``centre``, seen from the side ``towards``, its points marked and numbered."""
+    away = 1.2 + 2 * size_m
+    eye = centre + away * towards / np.linalg.norm(towards)
+    focal = px * away / size_m
+    K = np.array([[focal, 0, px / 2], [0, focal, px / 2], [0, 0, 1]])
+    camera = Camera(K, look_at(eye, centre), px, px, "face")
+    light = np.array([0.55, -0.35, 0.75]) @ camera.world_to_camera[:3, :3].T
+    truth = embree.cast([person], camera, extras=("albedo",))
+    shade = 0.6 + 0.4 * np.clip(truth.normal @ (light / np.linalg.norm(light)), 0, 1)
+    assert truth.albedo is not None
+    colour = 90 + 0.6 * truth.albedo
+    picture = np.where(truth.mask[..., None] > 0, colour * shade[..., None], 245).clip(0, 255).astype(np.uint8)
+    uv, seen = visibility.seen(person, 0, embree.Caster([person], camera.world_to_camera), camera)
+    for j, ((u, v), shown) in enumerate(zip(uv, seen)):
+        if shown:
+            where = (round(float(u) - 0.5), round(float(v) - 0.5))
+            cv2.circle(picture, where, 3, (201, 60, 40), -1 if shown == 2 else 1, cv2.LINE_AA)
+            cv2.putText(picture, str(j), (where[0] + 4, where[1] - 3), 0, 0.36, (20, 30, 90), 1, cv2.LINE_AA)
+    return picture
+
+
 def main() -> None:
+    keypoints(DOCS / "keypoints.png")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name in ("ada", "bo_cm", "cleo", "dan_mm", "eve_lost", "finn_up", "gus_tiny"):

@@ -108,7 +108,9 @@ def draw_people(sample: RenderedSample, height: int) -> np.ndarray:
                 cv2.line(small, _xy(points[a]), _xy(points[b]), (235, 225, 210), 1, cv2.LINE_AA)
         for point, visible in zip(points, seen):
             if visible:
-                cv2.circle(small, _xy(point), radius, CLAY if visible == 2 else SKY, -1 if visible == 2 else 1, cv2.LINE_AA)
+                cv2.circle(
+                    small, _xy(point), radius, CLAY if visible == 2 else SKY, -1 if visible == 2 else 1, cv2.LINE_AA
+                )
     return small
 
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
-from pipeline import assets, data_commands
+from pipeline import assets, data_commands, people
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Maquette: 3D people and photographs to training sets, and training sets to models.",
 )
 app.add_typer(assets.app, name="assets")
+app.add_typer(people.app, name="people")
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="job manifest (YAML)")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder")]

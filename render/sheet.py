@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ class Tile:
     alarm: bool = False
 
 
-def library(folder: Path, pixels_per_m: int = 200) -> np.ndarray:
-    """A sheet of every scan below ``folder``. Raises InputError."""
+def library(folder: Path, pixels_per_m: int = 200, most: int | None = None) -> np.ndarray:
+    """A sheet of every scan below ``folder``, or of the first ``most``. Raises InputError."""
     raster = Raster()
-    tiles = [asset_tile(row, mesh, raster, pixels_per_m) for row, mesh in looked(folder)]
+    tiles = [asset_tile(row, mesh, raster, pixels_per_m) for row, mesh in islice(looked(folder), most)]
     heights = [_rows(t.picture) for t in tiles if t.picture is not None]
     tall = max(heights, default=pixels_per_m) + PAD_PX
     for tile in tiles:

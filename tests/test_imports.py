@@ -20,6 +20,7 @@ ALLOWED = {
     "pipeline": set(PACKAGES),
 }
 TRAINING_READS = {"sample", "codecs", "shards", "dataset", "errors", "frames", "photo", "seeds", "view"}
+TRAINING_READS |= {"keypoints", "parts"}
 # Engines that must never load as a side effect of importing our modules, and the one place each may stand.
 HOME = {"bpy": ("render/blender/",), "ray": ("pipeline/",)}
 LAZY_ONLY = {"torch": ("training/",)}

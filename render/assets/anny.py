@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from manifests.assets import AnnySource
+from manifests.keypoints import SETS
 from manifests.seeds import generator
 from render.people.body import Body, groups
 from render.people.fabric import own_fabrics
@@ -46,6 +47,10 @@ class AnnyPeople:
 
     def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
         """Identity ``key`` in a pose drawn from ``rng``: feet on z = 0, hips over the origin, facing -y, metres."""
+        return self.labelled(key, rng)[0]
+
+    def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
+        """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         look = draw_look(
             generator(self._seed, "identity", key), self._clothes, tuple(path for path, _ in self._fabrics)
         )
@@ -60,7 +65,8 @@ class AnnyPeople:
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift, _parts())
         top = mesh.vertices[:, 2].max() if look.hair_style else 0.0
-        return PersonMesh(
+        points = {name: landmarks(name)(posed.vertices, posed.keypoints) + shift for name in SETS}
+        person = PersonMesh(
             identity_id=identity_id,
             mesh=mesh,
             landmarks={
@@ -70,11 +76,12 @@ class AnnyPeople:
                 "feet": np.array([0.0, 0.0, 0.0]),
             },
             rights=self._rights(identity_id, look),
-            keypoints=landmarks(self._keypoint_set)(posed.vertices, posed.keypoints) + shift,
+            keypoints=points[self._keypoint_set],
             keypoint_set=self._keypoint_set,
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
             phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
         )
+        return person, points
 
     def _rights(self, identity_id: str, look: Look) -> dict[str, Any]:
         """Of the open body, and of the user's fabrics where the person wears any."""

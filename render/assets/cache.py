@@ -23,7 +23,7 @@ from render.scene import Material, Mesh, Pose, Scan
 
 MAX_TEXTURE_PX = 2048
 # Raise with any change to what importing makes of a file.
-VERSION = 3
+VERSION = 4
 ARRAYS = ("vertices", "faces", "corner_normals", "material_index", "uv", "part", "corner_colors")
 TEXTURES = ("base_color_texture", "normal_texture", "roughness_texture")
 log = logging.getLogger(__name__)

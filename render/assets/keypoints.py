@@ -5,6 +5,7 @@
       left_wrist: {bone: hand_l}                    # where the bone begins; `at: tail` is where it ends
       nose: {vertex: 4711}                          # counted from 0, in the order of the file
       left_eye: {vertices: [12, 13], part: eyes}    # their mean; `part` where the file has several
+      left_knee: {point: [0.11, 0.48, 0.02]}        # in the file's own axes and unit: glTF, OBJ and PLY
 
 glTF keeps no tails: there take the head of the next bone. Names that the map leaves out are absent (NaN) in every sample.
 """
@@ -20,12 +21,13 @@ import numpy as np
 import yaml
 
 from manifests.errors import AssetError
+from manifests.frames import Z_UP_FROM_Y_UP
 from manifests.keypoints import SETS
 from render.scene import Scan
 
 ENDING = ".keypoints.yaml"
 MAX_BYTES = 1_000_000
-KEYS = {"bone": {"bone", "at"}, "vertex": {"vertex", "part"}, "vertices": {"vertices", "part"}}
+KEYS = {"point": {"point"}, "bone": {"bone", "at"}, "vertex": {"vertex", "part"}, "vertices": {"vertices", "part"}}
 ENDS = {"head": 0, "tail": 1}
 
 
@@ -58,7 +60,7 @@ def load(asset_id: str, path: Path, scan: Scan) -> tuple[str, np.ndarray] | None
     for name, entry in tree["keypoints"].items():
         if name not in names:
             raise refuse(f"{tree['keypoint_set']} has no keypoint {name}", near(str(name), names))
-        points[names.index(name)] = _point(name, entry, scan, refuse)
+        points[names.index(name)] = _point(name, entry, scan, path.suffix.lower(), refuse)
     return tree["keypoint_set"], points
 
 
@@ -89,11 +91,15 @@ def _tree(at: Path, refuse: Callable[[str, str], AssetError]) -> dict[str, Any]:
     return tree
 
 
-def _point(name: str, entry: Any, scan: Scan, refuse: Callable[[str, str], AssetError]) -> np.ndarray:
-    """(3,) where one entry of the map lies."""
+def _point(name: str, entry: Any, scan: Scan, suffix: str, refuse: Callable[[str, str], AssetError]) -> np.ndarray:
+    """(3,) where one entry of the map of a file called ``suffix`` lies."""
     kind = next((k for k in KEYS if isinstance(entry, dict) and k in entry), None)
     if kind is None or not set(entry) <= KEYS[kind]:
-        raise refuse(f"{name}: {entry!r} is no place", "give {bone: NAME}, {vertex: ID} or {vertices: [IDS]}")
+        raise refuse(
+            f"{name}: {entry!r} is no place", "give {bone: NAME}, {vertex: ID}, {vertices: [IDS]} or {point: [x, y, z]}"
+        )
+    if kind == "point":
+        return _given(name, entry["point"], suffix, refuse)
     if kind == "bone":
         bone, end = entry["bone"], entry.get("at", "head")
         if bone not in scan.joints:
@@ -111,6 +117,16 @@ def _point(name: str, entry: Any, scan: Scan, refuse: Callable[[str, str], Asset
     return scan.mesh.vertices[first + np.array(ids)].astype(np.float64).mean(axis=0)
 
 
+def _given(name: str, point: Any, suffix: str, refuse: Callable[[str, str], AssetError]) -> np.ndarray:
+    """(3,) a point of the file's own axes in those its importer gives."""
+    if suffix not in TURNS:
+        raise refuse(f"{name}: {suffix} files change unit and axes on the way in", "name a bone or vertices there")
+    numbers = isinstance(point, list) and len(point) == 3 and all(type(v) in (int, float) for v in point)
+    if not numbers or not np.isfinite(point).all():
+        raise refuse(f"{name}: point: {point!r}", "give three numbers")
+    return TURNS[suffix] @ np.array(point, np.float64)
+
+
 def _part(name: str, part: Any, scan: Scan, refuse: Callable[[str, str], AssetError]) -> tuple[int, int]:
     """(first vertex, count) of the part that an entry's numbers count in."""
     parts = {p: (first, count) for p, first, count in scan.parts}
@@ -123,3 +139,7 @@ def _part(name: str, part: Any, scan: Scan, refuse: Callable[[str, str], AssetEr
     if part not in parts:
         raise refuse(f"{name}: no part {part}", near(str(part), parts))
     return parts[part]
+
+
+# Format -> from its axes to those of what is read of it.
+TURNS = {".glb": Z_UP_FROM_Y_UP, ".gltf": Z_UP_FROM_Y_UP, ".obj": np.eye(3), ".ply": np.eye(3)}

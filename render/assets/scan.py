@@ -19,9 +19,11 @@ import numpy as np
 
 from manifests.errors import AssetError
 from manifests.frames import Z_UP_FROM_Y_UP
+from manifests.parts import UNLABELLED
 from render.assets.files import imported
 from render.assets.references import as_read, gltf_tree, refuse_outside
 from render.lighting import linear
+from render.people.glb import ATTRIBUTE, classes
 from render.scene import EMPTY, Material, Mesh, Pose, Scan
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
@@ -148,14 +150,17 @@ class _Collected:
         colours = _colours(geometry, faces, self._coded)
         if np.linalg.det(linear) < 0:
             faces, normals, uv, colours = (x[:, ::-1] for x in (faces, normals, uv, colours))
-        self._parts.append((vertices, faces + self._first, normals, uv, np.full(len(faces), material), colours))
+        values = geometry.vertex_attributes.get(ATTRIBUTE, np.full(len(vertices), UNLABELLED))
+        labels = classes(np.asarray(values).reshape(len(vertices), -1)[:, 0], faces)
+        index = np.full(len(faces), material)
+        self._parts.append((vertices, faces + self._first, normals, uv, index, colours, labels))
         self._first += len(vertices)
 
     def mesh(self) -> Mesh | None:
         """Everything added; None when that is nothing."""
         if not self._parts:
             return None
-        vertices, faces, normals, uv, index, colours = (np.concatenate(p) for p in zip(*self._parts))
+        vertices, faces, normals, uv, index, colours, labels = (np.concatenate(p) for p in zip(*self._parts))
         return Mesh(
             vertices=vertices.astype(np.float32),
             faces=np.ascontiguousarray(faces, np.int32),
@@ -164,6 +169,7 @@ class _Collected:
             materials=self._materials,
             uv=uv.astype(np.float32),
             corner_colors=colours.astype(np.float32) if any(m.vertex_color for m in self._materials) else None,
+            part=labels if (labels != UNLABELLED).any() else None,
         )
 
     def _surface(self, part: str, geometry: Any, faces: np.ndarray) -> tuple[np.ndarray, int]:

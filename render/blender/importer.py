@@ -16,9 +16,11 @@ import numpy as np
 from mathutils import Vector
 
 from manifests.errors import AssetError
+from manifests.parts import UNLABELLED
 from render.blender.engine import captured
 from render.blender.pose import clips, joints, strike
 from render.blender.translate import Materials
+from render.people.glb import ATTRIBUTE, classes
 from render.scene import EMPTY, Mesh, Pose, Scan
 
 # What Blender's glTF importer puts here is display help for bones, 2 m wide, and no part of the person.
@@ -119,13 +121,13 @@ def _merge(objects: list[Any], materials: Materials, told: list[list[Any]]) -> M
             factor = np.array([m.base_color if m.name != "missing" else (1.0, 1.0, 1.0) for m in materials.made])
             colours = colours * factor[index][:, None]
             any_colours = True
-        parts.append((vertices, faces + first, normals, uv, index, colours))
+        parts.append((vertices, faces + first, normals, uv, index, colours, _labels(mesh, faces)))
         told.append([obj.name, first, len(vertices)])
         first += len(vertices)
         evaluated.to_mesh_clear()
     if not parts:
         return None
-    vertices, faces, normals, uv, index, colours = (np.concatenate(p) for p in zip(*parts))
+    vertices, faces, normals, uv, index, colours, labels = (np.concatenate(p) for p in zip(*parts))
     return Mesh(
         vertices=vertices.astype(np.float32),
         faces=np.ascontiguousarray(faces, np.int32),
@@ -134,7 +136,16 @@ def _merge(objects: list[Any], materials: Materials, told: list[list[Any]]) -> M
         materials=materials.made,
         uv=uv.astype(np.float32),
         corner_colors=colours.astype(np.float32) if any_colours else None,
+        part=labels if (labels != UNLABELLED).any() else None,
     )
+
+
+def _labels(mesh: Any, faces: np.ndarray) -> np.ndarray:
+    """(F,) uint8 Sapiens2 class of each triangle, from the point attribute that render/people/glb.py writes."""
+    layer = mesh.attributes.get(ATTRIBUTE)
+    if layer is None or layer.domain != "POINT" or layer.data_type not in ("FLOAT", "INT"):
+        return np.full(len(faces), UNLABELLED, np.uint8)
+    return classes(_read(layer.data, "value", 1)[:, 0], faces)
 
 
 def _colours(mesh: Any, faces: np.ndarray, loops: np.ndarray) -> np.ndarray | None:

@@ -17,7 +17,8 @@ FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger"
 # A point on the skin is seen when nothing lies farther before it than this: a garment or a lock of hair hides it.
 SURFACE_M = 0.003
 # How deep a joint may lie behind the skin that shows it: half the limb's thickness and clothes. Feet count as joints:
-# their points are marked on shoes. Eyes and ears of COCO are means of whole organs. Anything nearer is something else.
+# their points are marked on shoes; so do tips of fingers, seen from the nail's side too. Eyes and ears of COCO are means
+# of whole organs. Anything nearer is something else.
 DEEP_M = {
     "nose": 0.05,
     "neck": 0.12,
@@ -30,6 +31,7 @@ DEEP_M = {
             *(("hand_root", 0.08), ("thumb1", 0.04), ("thumb_third_joint", 0.04)),
             *((f"{finger}{end}", 0.03) for finger in FINGERS[1:] for end in ("1", "_third_joint")),
             *((f"{finger}{i}", 0.02) for finger in FINGERS for i in (2, 3)),
+            *((f"{finger}4", 0.015) for finger in FINGERS),
         )
     },
 }

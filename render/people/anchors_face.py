@@ -6,6 +6,9 @@ mesh, an extremum along it, equal shares of its length. Template frame: x to the
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 
 from render.people.topology import Place, Surface, along, arc
@@ -13,8 +16,25 @@ from render.people.topology import Place, Surface, along, arc
 FORWARD, LEFT, UP = np.array([0, -1.0, 0]), np.array([1.0, 0, 0]), np.array([0, 0, 1.0])
 # Points of a line from its end at the picture's left to the other: midpoint_3, midpoint_1, midpoint_4, the centre,
 # midpoint_5, midpoint_2, midpoint_6. The mirror table of Sapiens shows that numbers run with the picture.
-EIGHTHS = {"midpoint_3": 1, "midpoint_1": 2, "midpoint_4": 3, "center": 4, "midpoint_5": 5, "midpoint_2": 6, "midpoint_6": 7}
-IRIS_CLOCK = {0: "3", 45: "midpoint_1", 90: "12", 135: "midpoint_4", 180: "9", 225: "midpoint_3", 270: "6", 315: "midpoint_2"}
+EIGHTHS = {
+    "midpoint_3": 1,
+    "midpoint_1": 2,
+    "midpoint_4": 3,
+    "center": 4,
+    "midpoint_5": 5,
+    "midpoint_2": 6,
+    "midpoint_6": 7,
+}
+IRIS_CLOCK = {
+    0: "3",
+    45: "midpoint_1",
+    90: "12",
+    135: "midpoint_4",
+    180: "9",
+    225: "midpoint_3",
+    270: "6",
+    315: "midpoint_2",
+}
 EYE_RADIUS_M = 0.015
 # Loops of edges from the seam of the lips to the border of the red and into the mouth, as the base mesh is drawn; its
 # own mask agrees.
@@ -71,7 +91,7 @@ class Face:
         chin = max(below, key=lambda v: -p[v, 1] - p[v, 2])
         groove = self._first_hollow(below[: below.index(chin)])
         wing = self._skin.walk(tip, LEFT, 12)
-        widest = next(v for v, after in zip(wing, wing[1:]) if p[after, 0] < p[v, 0])
+        widest = next(v for v, after in pairwise(wing) if p[after, 0] < p[v, 0])
         rim = self._nostril(tip)
         return {
             name: {int(vertex): 1.0}
@@ -193,11 +213,11 @@ class Face:
         one, other = arc(ring, inner, outer), arc(ring, outer, inner)[::-1]
         return (one, other) if self.points[one, 2].mean() > self.points[other, 2].mean() else (other, one)
 
-    def _lid(self, height: float, towards: np.ndarray) -> dict:
+    def _lid(self, height: float, towards: np.ndarray) -> dict[str, Any]:
         """A column across one lid from ``height`` metres off the eye's centre: its lash, margin and crease vertices."""
         start = self._skin.closest(self.eye + FORWARD * 0.022 + UP * height)
         column, p = self._skin.walk(start, towards, 16), self.points
-        steps = [p[b] - p[a] for a, b in zip(column, column[1:])]
+        steps = [p[b] - p[a] for a, b in pairwise(column)]
         lash = next(i for i, s in enumerate(steps) if s[1] > abs(s[2]) and i > 2)
         margin = max(i for i, v in enumerate(column) if np.linalg.norm(p[v] - self.eye) > EYE_RADIUS_M and i < lash + 4)
         hollow = [i for i in range(1, lash) if p[column[i], 1] > max(p[column[i - 1], 1], p[column[i + 1], 1])]
@@ -215,7 +235,7 @@ class Face:
         """The upper lip's lowest vertex in the middle, where the lips meet: the path first climbs again there."""
         p = self.points
         below = [v for v in self.middle if p[v, 2] < self.eye[2] - 0.055]
-        return next(v for v, after in zip(below, below[1:]) if p[after, 2] > p[v, 2])
+        return next(v for v, after in pairwise(below) if p[after, 2] > p[v, 2])
 
     def _first_hollow(self, path: list[int]) -> int:
         """The first vertex of ``path`` that lies farther back than both neighbours."""

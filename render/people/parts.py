@@ -1,9 +1,10 @@
 """A piece of a person -> Sapiens2's class of each of its quads: which limb, lip or garment it shows.
 
 Skin is told by its bones: a quad belongs to the part whose bones move its four corners most, so a border runs where the
-joint bends; neck and trunk part at the plane through the neck's joint across the neck. The left half decides and the right is its mirror image. Lips are the rings of the base mesh between the
-border of the red and the seam inside, parted at the mouth's corners. Eyes, brows, lashes and the mouth's inside are
-Face_Neck, as in Sapiens's own maps from finer vocabularies. Legend: V vertices of the base mesh, Q quads.
+joint bends; neck and trunk part at the plane through the neck's joint across the neck. The left half decides and the
+right is its mirror image. Lips are the rings of the base mesh between the border of the red and the seam inside, parted
+at the mouth's corners. Eyes, brows, lashes and the mouth's inside are Face_Neck, as in Sapiens's own maps from finer
+vocabularies. Legend: V vertices of the base mesh, Q quads.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ class Parts:
         vertex.
         """
         self._template = template
-        self._left = template[:, 0] > 0
         quads = groups["body"]
         self._body = _table(quads, self._limbs(groups, bones, weights, weight_bones))
         lips = _lips(template, groups)
@@ -78,7 +78,8 @@ class Parts:
         if name in ID:
             return np.full(len(quads), ID[name], np.uint8)
         if f"Left_{name}" in ID:
-            left = self._left[quads[:, 0]] if len(vertices) == len(self._left) else vertices[quads[:, 0], 0] > 0
+            points = self._template if len(vertices) == len(self._template) else vertices
+            left = points[quads, 0].mean(axis=1) > 0
             return np.where(left, ID[f"Left_{name}"], ID[f"Right_{name}"]).astype(np.uint8)
         raise ValueError(f"piece {kind!r}: {name!r} is none of Sapiens2's classes: {', '.join(CLASSES)}")
 

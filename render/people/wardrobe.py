@@ -101,7 +101,7 @@ class FaceMarks:
             centre = (points.min(0) + points.max(0)) / 2
             middle = template[quads[name]].mean(axis=1) - centre
             angle = np.degrees(np.arccos(np.clip(-middle[:, 1] / np.linalg.norm(middle, axis=1), -1, 1)))
-            self.iris[name] = np.where(angle < 14, 2, np.where(angle < 33, 1, 0))
+            self.iris[name] = np.where(angle < 14, 2, np.where(angle < 25, 1, 0))
 
 
 def _inner(all_quads: np.ndarray, part: np.ndarray) -> np.ndarray:
