@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,7 +17,18 @@ Bands = dict[str, Weight]
 SEXES, BUILDS = ("female", "male"), ("slim", "average", "heavy", "very_heavy")
 TONES = tuple(range(1, 11))
 TRAITS = ("age_years", "sex", "build", "height", "muscle", "proportions", "skin_tone")
-FAMILIES = ("standing", "walking", "running", "sitting", "crouching", "kneeling", "reaching", "sport", "dance", "gesture")
+FAMILIES = (
+    "standing",
+    "walking",
+    "running",
+    "sitting",
+    "crouching",
+    "kneeling",
+    "reaching",
+    "sport",
+    "dance",
+    "gesture",
+)
 DECADES = {f"{a}-{a + 10}": 1.0 for a in range(0, 90, 10)}
 MAX_AGE = 90.0
 
@@ -33,7 +45,7 @@ def bands(text: dict[str, float]) -> list[tuple[float, float, float]]:
             raise ValueError(f"band {name!r} ends before it begins")
         found.append((low, high, share))
     found.sort()
-    if any(b[0] < a[1] for a, b in zip(found, found[1:])):
+    if any(b[0] < a[1] for a, b in itertools.pairwise(found)):
         raise ValueError("bands may not overlap")
     total = sum(share for _, _, share in found)
     if total <= 0:

@@ -13,6 +13,8 @@ from render.scene import Camera, PersonMesh
 
 # Someone who is to stand before the subject does so this far beside the line of sight: half a body's width.
 BESIDE_DEG = (8.0, 32.0)
+# A head this far above the hips is an upright person's, in metres.
+UPRIGHT_M = 0.15
 # How much of the subject goes over the edge of a truncated sample, as a share of its size.
 CUT = (0.15, 0.45)
 # What still counts as occluded when the job asks for it.
@@ -32,11 +34,15 @@ def subject(person: PersonMesh, framing: str) -> np.ndarray:
     if framing == "full":
         return vertices
     top, chin, hips = (person.landmarks[k] for k in ("head_top", "chin", "hips"))
-    if framing == "upper":
+    if framing == "upper" and top[2] - hips[2] > UPRIGHT_M:
         return vertices[vertices[:, 2] > hips[2]]
+    if framing == "upper":
+        # On all fours or lying, what is above the hips is not the upper body.
+        return vertices
     head = top[2] - chin[2]
     near = np.linalg.norm(vertices[:, :2] - ((top + chin) / 2)[:2], axis=1) < 0.9 * head
-    return vertices[(vertices[:, 2] > chin[2] - 0.25 * head) & near]
+    # Hands above the head are not part of the face.
+    return vertices[(vertices[:, 2] > chin[2] - 0.25 * head) & (vertices[:, 2] < top[2] + 0.1 * head) & near]
 
 
 def draw_camera(

@@ -114,6 +114,7 @@ class PersonMesh:
     ``keypoints``: (J, 3) float64 world metres or None; ``keypoint_set`` names them ("coco17").
     ``landmarks``: world metres of named points for framing: "head_top", "chin", "hips", "feet" -> (3,) float64.
     ``rights``: dict with the keys of sample.RIGHTS.
+    ``phenotype``: who it is, the same in all samples; ``pose``: what it does in this one, where that is known.
     """
 
     identity_id: str
@@ -124,6 +125,7 @@ class PersonMesh:
     keypoint_set: str | None = None
     bones: dict[str, Any] | None = None
     phenotype: dict[str, Any] | None = None
+    pose: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass

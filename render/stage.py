@@ -228,7 +228,9 @@ def describe(
                 keypoints_3d=points.astype(np.float32),
                 visibility=visibility,
                 bones=person.bones,
-                phenotype=person.phenotype,
+                phenotype=person.phenotype
+                if person.pose is None
+                else {**(person.phenotype or {}), "pose": person.pose},
             )
         )
     return described

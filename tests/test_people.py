@@ -8,16 +8,27 @@ import numpy as np
 import pytest
 
 from manifests.assets import AnnySource
+from manifests.bodies import FAMILIES, BodyPrior, PosePrior
 from manifests.priors import CameraPrior
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio
 from render.framing import draw_camera, subject
 from render.people.body import COCO17, groups
+from render.people.doll import Doll
 from render.people.identity import draw_look
+from render.people.joints import rig_of
 from render.people.pose import draw_pose
 
 pytestmark = pytest.mark.engine
 POOL = AnnyPeople(AnnySource(count=8), 5)
+UPRIGHT = AnnyPeople(
+    AnnySource(
+        count=8,
+        body=BodyPrior(age_years={"4-90": 1}),
+        pose=PosePrior(**dict.fromkeys(FAMILIES, 0.0) | {"standing": 1.0, "walking": 1.0}),
+    ),
+    5,
+)
 
 
 def person(j: int, pose: int = 0):
@@ -41,7 +52,7 @@ def test_a_person_depends_on_seed_and_number_alone():
 
 @pytest.mark.parametrize("j", range(6))
 def test_everyone_stands_on_the_ground_in_metres_facing_the_front(j):
-    one = person(j)
+    one = UPRIGHT.load(str(j), generator(1, "pose", 0))
     low, high = one.mesh.vertices.min(0), one.mesh.vertices.max(0)
     assert abs(low[2]) < 1e-5
     assert 0.75 < high[2] < 2.3
@@ -55,11 +66,18 @@ def test_everyone_stands_on_the_ground_in_metres_facing_the_front(j):
     assert one.landmarks["chin"][2] < names["nose"][2] < one.landmarks["head_top"][2] <= high[2] + 1e-6
 
 
+def posed_in_sample(body, look, j: int):
+    shape = look.shape
+    doll = Doll(body, body.figure(shape.phenotype, shape.changes))
+    pose = draw_pose(generator(1, "pose", j), PosePrior(), rig_of(body), doll, None, shape.age_years)
+    return body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+
+
 def test_nobody_is_undressed():
     body, wardrobe = _studio()
     for j in range(24):
         look = draw_look(generator(5, "identity", str(j)))
-        posed = body.posed(look.phenotype, draw_pose(generator(1, "pose", j)))
+        posed = posed_in_sample(body, look, j)
         pieces = wardrobe.dress(look, posed)
         kinds = {p.kind for p in pieces if len(p.quads)}
         assert {"top", "bottom", "shoes", "skin", "hair"} <= kinds, (j, look)
@@ -90,6 +108,17 @@ def test_clothes_come_from_shells_that_follow_the_body():
     assert np.abs(lengths - 1).max() < 1e-4
     assert one.mesh.material_index.max() < len(one.mesh.materials)
     assert one.mesh.faces.max() < len(one.mesh.vertices)
+
+
+def test_nobody_floats_or_loses_their_head_in_any_pose():
+    for j in range(10):
+        one = person(j % 8, j)
+        assert abs(one.mesh.vertices[:, 2].min()) < 1e-5
+        names = dict(zip(COCO17, one.keypoints))
+        top, chin = one.landmarks["head_top"], one.landmarks["chin"]
+        assert 0.1 < top[2] - chin[2] < 0.4
+        assert chin[2] < names["nose"][2] < top[2]
+        assert np.linalg.norm(top[:2] - names["nose"][:2]) < 0.2
 
 
 @pytest.mark.parametrize("framing", ["face", "upper", "full"])

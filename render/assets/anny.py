@@ -13,35 +13,42 @@ import numpy as np
 from manifests.assets import AnnySource
 from manifests.keypoints import SETS
 from manifests.seeds import generator
+from render.people import builds
 from render.people.body import Body, groups
+from render.people.doll import Doll
 from render.people.fabric import own_fabrics
 from render.people.identity import Look, draw_look
+from render.people.joints import rig_of
 from render.people.landmarks import landmarks
 from render.people.materials import materials_of
+from render.people.motions import Motions
 from render.people.parts import Parts
-from render.people.pose import draw_pose
 from render.people.piece import Piece
+from render.people.pose import draw_pose
 from render.people.wardrobe import Wardrobe
 from render.scene import Mesh, PersonMesh
+
+# No hair or hat is thicker than this over a skull.
+HAT_M = 0.05
 
 
 class AnnyPeople:
     """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
 
     def __init__(self, source: AnnySource, people_seed: int, root: Path = Path()) -> None:
-        """``root``: where the folder of fabrics starts. Raises InputError where it holds none."""
-        self._count, self._seed = source.count, people_seed
-        self._clothes = source.clothes
+        """``root``: where the paths of motion files and of fabrics start. Raises InputError where one is missing."""
+        self._source, self._seed = source, people_seed
         self._fabrics = own_fabrics(source.clothes, root)
-        self._keypoint_set = source.keypoints
         self._version = importlib.metadata.version("anny")
+        self._motions = Motions(source.pose.motions, root)
 
     def identities(self) -> list[tuple[str, str, str]]:
         """(id, key, sha256 of what the identity is drawn from)."""
         rows = []
-        wear = self._clothes.model_dump_json() + "".join(sha for _, sha in self._fabrics)
-        for j in range(self._count):
-            made_from = f"anny {self._version}/{self._seed}/{j}/{wear}".encode()
+        settings = self._source.model_dump_json(exclude={"count"}) + self._motions.sha256()
+        settings += "".join(sha for _, sha in self._fabrics)
+        for j in range(self._source.count):
+            made_from = f"anny {self._version}/{self._seed}/{j}/{settings}".encode()
             rows.append((f"anny/{j:06d}", str(j), hashlib.sha256(made_from).hexdigest()))
         return rows
 
@@ -51,35 +58,54 @@ class AnnyPeople:
 
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
-        look = draw_look(
-            generator(self._seed, "identity", key), self._clothes, tuple(path for path, _ in self._fabrics)
-        )
+        fabrics = tuple(path for path, _ in self._fabrics)
+        look = draw_look(generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics)
+        shape = look.shape
         body, wardrobe = _studio()
-        posed = body.posed(look.phenotype, draw_pose(rng))
+        figure = body.figure(shape.phenotype, shape.changes)
+        pose = draw_pose(
+            rng, self._source.pose, rig_of(body), Doll(body, figure), self._motions, age_years=shape.age_years
+        )
+        posed = body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+        bmi, height = builds.measured_bmi(figure.rest, groups()["body"])
         pieces = wardrobe.dress(look, posed)
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
-        coco = posed.keypoints + shift
-        head = posed.bones["head"] + shift
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift, _parts())
-        top = mesh.vertices[:, 2].max() if look.hair_style else 0.0
+        top, chin = head_marks(mesh, posed.vertices[body.skull] + shift)
         points = {name: landmarks(name)(posed.vertices, posed.keypoints) + shift for name in SETS}
         person = PersonMesh(
             identity_id=identity_id,
             mesh=mesh,
             landmarks={
-                "head_top": np.array([coco[0, 0], coco[3:5, 1].mean(), _head_top(mesh, head, float(top))]),
-                "chin": np.array([*head[:2], coco[0, 2] - 0.5 * abs(coco[0, 2] - head[2]) - 0.04]),
+                "head_top": top,
+                "chin": chin,
                 "hips": hips + shift,
                 "feet": np.array([0.0, 0.0, 0.0]),
             },
             rights=self._rights(identity_id, look),
-            keypoints=points[self._keypoint_set],
-            keypoint_set=self._keypoint_set,
+            keypoints=points[self._source.keypoints],
+            keypoint_set=self._source.keypoints,
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
-            phenotype={**{k: round(v, 4) for k, v in look.phenotype.items()}, "monk_skin_tone": look.monk},
+            phenotype={
+                "age_years": round(shape.age_years, 1),
+                "sex": shape.sex,
+                "height_m": round(height, 3),
+                "bmi": round(bmi, 1),
+                "build": shape.build,
+                "monk_skin_tone": shape.skin_tone,
+                "anny": {k: round(v, 4) for k, v in shape.phenotype.items()},
+            },
+            pose={
+                "source": pose.source,
+                "hands": list(pose.hands),
+                "expression": pose.expression,
+                "tries": pose.tries,
+                "relief": pose.relief,
+                "deepest_mm": round(pose.depth_m * 1e3, 1),
+            },
         )
         return person, points
 
@@ -89,9 +115,9 @@ class AnnyPeople:
         return {
             "id": identity_id,
             "source": f"anny {self._version}",
-            "licence": f"CC0-1.0 AND {self._clothes.licence}" if own else "CC0-1.0",
+            "licence": f"CC0-1.0 AND {self._source.clothes.licence}" if own else "CC0-1.0",
             "consent": "not a person",
-            "redistributable": self._clothes.redistributable if own else True,
+            "redistributable": self._source.clothes.redistributable if own else True,
         }
 
 
@@ -109,10 +135,16 @@ def _parts() -> Parts:
     return Parts(body.template, groups(), body.bone_names, body.weights, body.weight_bones)
 
 
-def _head_top(mesh: Mesh, head: np.ndarray, top: float) -> float:
-    """z of the highest point within a head's width of the head's bone: a raised hand is not a head."""
-    near = np.linalg.norm(mesh.vertices[:, :2] - head[:2], axis=1) < 0.12
-    return float(mesh.vertices[near, 2].max()) if near.any() else top
+def head_marks(mesh: Mesh, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) highest and lowest point of a head, hair or hat included, over and under its middle.
+
+    ``skull``: (N, 3) metres, the vertices that its bone moves: a hand above the head is not part of it.
+    """
+    middle = (skull.min(0) + skull.max(0))[:2] / 2
+    near = np.linalg.norm(mesh.vertices[:, :2] - middle, axis=1) < 0.12
+    near &= mesh.vertices[:, 2] < skull[:, 2].max() + HAT_M
+    top = max(float(mesh.vertices[near, 2].max()) if near.any() else 0.0, float(skull[:, 2].max()))
+    return np.array([*middle, top]), np.array([*middle, skull[:, 2].min()])
 
 
 def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -> Mesh:

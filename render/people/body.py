@@ -66,6 +66,10 @@ class Body:
         strongest = self.weights.argmax(axis=1)
         # (V,) the bone that moves each vertex most.
         self.vertex_bone = np.array(self.bone_names)[self.weight_bones[np.arange(len(strongest)), strongest]]
+        on_skin = np.zeros(len(self.vertex_bone), bool)
+        on_skin[groups()["body"]] = True
+        # Vertices of the skin that the head's bone moves.
+        self.skull = np.flatnonzero(on_skin & (self.vertex_bone == "head"))
         self.template = self._model.template_vertices.numpy()
         self._still_eyeballs()
 

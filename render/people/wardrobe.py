@@ -10,11 +10,13 @@ import numpy as np
 
 from render.people.anchors_face import Face
 from render.people.body import Body, Posed, groups
+from render.people.features import inner_pieces
 from render.people.headwear import Hat
 from render.people.identity import Look
 from render.people.piece import Piece
 from render.people.shell import limbs_of
 from render.people.tailor import Tailor
+
 
 class Wardrobe:
     """The cuts of one body topology; what depends on the template alone is worked out once."""
@@ -33,6 +35,7 @@ class Wardrobe:
         dressed = self._tailor.clothe(look.outfit, posed)
         pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
         pieces += self._eyes(posed.vertices)
+        pieces += inner_pieces(posed)
         pieces += self._hair(look, posed.vertices, posed.rest, dressed.hat)
         return pieces + dressed.pieces
 

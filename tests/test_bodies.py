@@ -1,0 +1,223 @@
+"""Bodies: drawn people are the people that the job asked for, and their meshes are what their rows say."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pydantic
+import pytest
+from scipy import stats
+from scipy.spatial import cKDTree
+
+from manifests.assets import AnnySource
+from manifests.bodies import BUILDS, SEXES, TONES, BodyPrior
+from manifests.seeds import generator
+from render.assets.anny import AnnyPeople, _studio
+from render.people import builds, face, joints, shape
+from render.people.body import groups
+from render.people.features import inner_pieces
+
+PEOPLE = 2000
+SKEWED = BodyPrior(
+    age_years={"0-3": 1, "3-18": 2, "18-65": 5, "65-90": 2},
+    sex={"female": 3, "male": 1},
+    build={"slim": 1, "average": 6, "heavy": 2},
+    skin_tone={1: 1, 5: 2, 10: 4},
+    muscle={"0.2-0.5": 1, "0.5-0.6": 1},
+    correlations={"age_years,proportions": -0.6, "age_years,muscle": -0.5},
+)
+
+
+@functools.cache
+def pool(balanced: bool) -> list[shape.Shape]:
+    return drawn(BodyPrior() if balanced else SKEWED)
+
+
+def drawn(prior: BodyPrior, count: int = PEOPLE) -> list[shape.Shape]:
+    return [shape.draw_shape(generator(11, "identity", j), prior) for j in range(count)]
+
+
+def chance(counts: list[int], shares: list[float]) -> float:
+    """How likely counts as far off as these are; exact 0 where something came that was given no share."""
+    expected = np.array(shares) / sum(shares) * sum(counts)
+    assert not any(c for c, e in zip(counts, expected) if e == 0)
+    kept = expected > 0
+    return float(stats.chisquare(np.array(counts)[kept], expected[kept]).pvalue)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_drawn_people_have_the_shares_of_the_job(balanced):
+    prior, people = BodyPrior() if balanced else SKEWED, pool(balanced)
+    ages = sorted((*map(float, name.split("-")), share) for name, share in prior.age_years.items())
+    counts = [sum(low <= p.age_years < high for p in people) for low, high, _ in ages]
+    assert sum(counts) == PEOPLE
+    assert chance(counts, [share for _, _, share in ages]) > 1e-3
+    for trait, names in (("sex", SEXES), ("build", BUILDS), ("skin_tone", TONES)):
+        found = [getattr(p, trait) for p in people]
+        asked = getattr(prior, trait)
+        assert chance([found.count(n) for n in names], [asked.get(n, 0) for n in names]) > 1e-3, trait
+
+
+def test_traits_go_together_as_the_job_says():
+    people = pool(False)
+    # A Gaussian copula of correlation r has rank correlation 6/pi asin(r/2), whatever the marginals.
+    asked = 6 / np.pi * np.arcsin(-0.6 / 2)
+    ages = [p.age_years for p in people]
+    got = stats.spearmanr(ages, [p.phenotype["proportions"] for p in people]).statistic
+    assert got == pytest.approx(asked, abs=0.05)
+    # Men and women too slight for their muscle give some of it up, and with it some of what it goes together with.
+    assert -0.55 < stats.spearmanr(ages, [p.phenotype["muscle"] for p in people]).statistic < -0.35
+    free = pool(True)
+    assert abs(stats.spearmanr([p.age_years for p in free], [p.skin_tone for p in free]).statistic) < 0.08
+    assert abs(stats.spearmanr([p.sex == "male" for p in free], [p.bmi for p in free]).statistic) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"age_years": {"20-10": 1}}, "ends before it begins"),
+        ({"age_years": {"0-20": 1, "10-30": 1}}, "may not overlap"),
+        ({"age_years": {"young": 1}}, "is no band"),
+        ({"age_years": {"0-120": 1}}, "within 0 and 90"),
+        ({"sex": {"female": 0}}, "at least one share"),
+        ({"sex": {"other": 1}}, "female"),
+        ({"skin_tone": {11: 1}}, "less than or equal to 10"),
+        ({"correlations": {"age_years,hair": 0.5}}, "is no pair of"),
+        (
+            {"correlations": {"sex,height": 0.9, "height,muscle": 0.9, "sex,muscle": -0.9}},
+            "contradict each other",
+        ),
+    ],
+)
+def test_a_prior_that_cannot_be_drawn_is_refused_with_its_reason(wrong, why):
+    with pytest.raises(pydantic.ValidationError, match=why):
+        BodyPrior(**wrong)
+
+
+def test_who_is_drawn_depends_on_the_generator_and_the_prior_alone():
+    assert drawn(SKEWED, 3) == drawn(SKEWED, 3)
+    assert drawn(SKEWED, 3) != drawn(BodyPrior(), 3)
+    one, other = AnnyPeople(AnnySource(count=2), 5), AnnyPeople(AnnySource(count=2, body=SKEWED), 5)
+    assert [i[2] for i in one.identities()] != [i[2] for i in other.identities()]
+
+
+@pytest.mark.engine
+def test_bodies_weigh_what_was_asked():
+    body, _ = _studio()
+    off, skin = [], groups()["body"]
+    for one in drawn(BodyPrior(), 24):
+        bmi, height = builds.measured_bmi(body.figure(one.phenotype, one.changes).rest, skin)
+        off.append(abs(bmi - one.bmi))
+        assert 0.4 < height < 2.3
+    assert max(off) < 3.0
+    assert np.median(off) < 1.0
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    # Median heights in metres: WHO growth standards and reference (5, 10 years), NCD-RisC world means (adults).
+    ("years", "sex", "metres"),
+    [(5, "male", 1.10), (5, "female", 1.094), (10, "male", 1.378), (10, "female", 1.386), (30, "male", 1.74), (30, "female", 1.62)],
+)  # fmt: skip
+def test_the_middle_of_each_age_is_as_tall_as_people_are(years, sex, metres):
+    body, _ = _studio()
+    age = float(np.interp(years, shape.YEARS, shape.ANNY_AGE))
+    height = shape.percentile_height(age, sex, 0.5)
+    rest = body.figure({"age": age, "gender": float(sex == "female"), "height": height}).rest
+    assert builds.measured_bmi(rest, groups()["body"])[1] == pytest.approx(metres, rel=0.07)
+
+
+@pytest.mark.engine
+def test_men_and_women_are_not_exchanged():
+    body, _ = _studio()
+    skin = groups()["body"]
+    tall = {}
+    for sex in SEXES:
+        prior = BodyPrior(age_years={"30-40": 1}, sex={sex: 1})
+        people = drawn(prior, 12)
+        assert {p.sex for p in people} == {sex}
+        tall[sex] = [builds.measured_bmi(body.figure(p.phenotype, p.changes).rest, skin)[1] for p in people]
+    assert np.mean(tall["male"]) - np.mean(tall["female"]) > 0.06
+
+
+@pytest.mark.engine
+def test_asymmetry_is_what_sets_left_and_right_apart():
+    body, _ = _studio()
+    used = np.unique(groups()["body"])
+    twin = mirror_of(body.template, used)
+    apart = {}
+    for spread in (0.0, 0.1):
+        one = shape.draw_shape(generator(3, "identity", 1), BodyPrior(asymmetry=spread))
+        rest = body.figure(one.phenotype, one.changes).rest[used]
+        apart[spread] = float(np.abs(rest * (-1, 1, 1) - rest[twin]).max())
+    assert apart[0.0] < 0.001
+    assert apart[0.1] > 0.002
+
+
+def mirror_of(template: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """(N,) place in ``used`` of each vertex's mirror image on the template; every one has its own."""
+    away, twin = cKDTree(template[used] * (-1, 1, 1)).query(template[used])
+    assert away.max() < 1e-4
+    assert len(np.unique(twin)) == len(twin)
+    return twin
+
+
+@pytest.mark.engine
+def test_an_open_jaw_takes_the_lower_teeth_along_and_shut_eyes_their_lashes():
+    body, _ = _studio()
+    plain = {"age": 0.67, "gender": 0.5}
+    still = body.posed(plain, {})
+    kinds = {p.kind: p for p in inner_pieces(still)}
+    assert set(kinds) == {"teeth", "tongue", "lashes"}
+    assert all(len(p.quads) > 40 for p in kinds.values())
+    open_jaw = body.posed(plain, {}, face={"jawOpen": 1.0}).vertices - still.vertices
+    upper, lower = (np.unique(groups()[f"helper-{row}-teeth"]) for row in ("upper", "lower"))
+    assert open_jaw[lower, 2].mean() < -0.015
+    assert np.abs(open_jaw[upper]).max() < 0.001
+    shut = body.posed(plain, {}, face={"eyeBlinkLeft": 1.0}).vertices - still.vertices
+    left, right = (
+        np.unique(np.concatenate([groups()[f"helper-{side}-eyelashes-{row}"] for row in "12"])) for side in "lr"
+    )
+    assert shut[left, 2].min() < -0.005
+    assert np.abs(shut[right]).max() < 0.001
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("left", "down"), [(25.0, 0.0), (-25.0, 0.0), (0.0, 20.0), (0.0, -15.0)])
+def test_eyes_look_where_they_are_told_and_lids_follow(left, down):
+    body, wardrobe = _studio()
+    rig = joints.rig_of(body)
+    angles = np.zeros(len(joints.ANGLES))
+    for k, value in face.look(left, down).items():
+        angles[k] = value
+    turned = rig.local(rig.bones(joints.turns(angles)))
+    straight = body.posed({"age": 0.67, "gender": 0.5}, rig.local(rig.bones({})))
+    looking = body.posed({"age": 0.67, "gender": 0.5}, turned, face=face.lids(left, down))
+    for name in ("helper-l-eye", "helper-r-eye"):
+        quads = groups()[name]
+        pupil = np.unique(quads[wardrobe._face.iris[name] == 2])
+        ball = np.unique(quads)
+        gaze = [p.vertices[pupil].mean(0) - p.vertices[ball].mean(0) for p in (straight, looking)]
+        a, b = (g / np.linalg.norm(g) for g in gaze)
+        yaw = np.degrees(np.arctan2(b[0], -b[1]) - np.arctan2(a[0], -a[1]))
+        pitch = np.degrees(np.arcsin(a[2]) - np.arcsin(b[2]))
+        assert yaw == pytest.approx(left, abs=3)
+        assert pitch == pytest.approx(down, abs=3)
+    if down:
+        lids = np.unique(groups()["helper-l-eyelashes-1"])
+        moved = (looking.vertices - straight.vertices)[lids, 2].mean()
+        assert np.sign(moved) == -np.sign(down)
+
+
+def test_a_row_tells_who_it_is_in_plain_terms():
+    one = AnnyPeople(AnnySource(count=3), 5).load("1", generator(1, "pose", 0))
+    who = one.phenotype
+    assert 0 <= who["age_years"] <= 90
+    assert who["sex"] in SEXES
+    assert who["build"] in BUILDS
+    assert who["monk_skin_tone"] in TONES
+    assert set(who["anny"]) >= {"age", "gender", "muscle", "weight", "height", "proportions", "african", "asian"}
+    assert 10 < who["bmi"] < 42
+    assert one.pose is not None
+    assert one.pose["deepest_mm"] <= 10
