@@ -86,11 +86,11 @@ class Tailor:
         shoes = outfit.of("shoes")
         if shoes is not None:
             pieces += self._soles(layers, feet, shoes)
-        hat, wear = None, outfit.of("hat")
-        if wear is not None:
+        hat, on_head = None, outfit.of("hat")
+        if on_head is not None:
             eye = np.mean([posed.rest[e].mean(axis=0) for e in self._eye], axis=0)
-            hat = hat_on(wear.name, posed.rest, posed.vertices, self._on_head, eye)
-            uv = hat.uv[hat.quads] / tile_m(wear)
+            hat = hat_on(on_head.name, posed.rest, posed.vertices, self._on_head, eye)
+            uv = hat.uv[hat.quads] / tile_m(on_head)
             pieces.append(Piece("hat", hat.points, hat.quads.astype(np.int32), part="Apparel", uv=uv))
             left &= ~(hat.inside[body] > 7).all(axis=1)
         return Dressed(pieces, vertices, left, hat, layers.worn, cover.covered())
@@ -98,8 +98,8 @@ class Tailor:
     def _pieces(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
         cutout, garment = worn.cutout, worn.garment
         quads = cutout.quads
-        uv = self._uv(layers, worn, wear)
-        points, quads, uv = hemmed(worn.points, quads, uv, garment.thick_m, layers.sheet.size)
+        flat = self._uv(layers, worn, wear)
+        points, quads, uv = hemmed(worn.points, quads, flat, garment.thick_m, layers.sheet.size)
         normals = normals_of(points, quads)
         kept = np.ones(len(quads), bool)
         kept[: len(worn.gone)] = ~worn.gone
@@ -200,8 +200,8 @@ class Tailor:
             piece, points = overlay(shell, depth, cloth, lift)
             if len(piece.quads) > 2:
                 patch = Worn(worn.name, garment, piece, points, depth, False, np.zeros(len(piece.quads), bool))
-                uv = self._uv(layers, patch, wear)
-                points, quads, uv = hemmed(points, piece.quads, uv, 0.0015, 0.15 * size)
+                flat = self._uv(layers, patch, wear)
+                points, quads, uv = hemmed(points, piece.quads, flat, 0.0015, 0.15 * size)
                 made.append(Piece(kind, points, quads, garment.part, uv))
         if worn.name in ("shirt", "coat"):
             made += self._buttons(layers, worn, wear, cloth, front)
