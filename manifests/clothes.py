@@ -26,14 +26,18 @@ KNOWN = {**COVERING, "shoes": SHOES, "hats": HATS, "patterns": PATTERNS}
 class ClothesPrior(Model):
     """Shares of what people wear; each list is normalised. What belongs together is decided after: render/people/outfit.py."""
 
-    tops: Shares = Field({"t_shirt": 3, "shirt": 2.5, "jumper": 2, "hoodie": 1.5}, description="shares of " + ", ".join(TOPS))
+    tops: Shares = Field(
+        {"t_shirt": 3, "shirt": 2.5, "jumper": 2, "hoodie": 1.5}, description="shares of " + ", ".join(TOPS)
+    )
     bottoms: Shares = Field(
         {"trousers": 3, "jeans": 3, "shorts": 1.5, "leggings": 1, "skirt": 1.5},
         description="shares of " + ", ".join(BOTTOMS) + "; over bare legs a skirt has close shorts beneath",
     )
     dress: Share = Field(0.2, description="share of those who may wear one that wear a dress instead of top and bottom")
     skirts_for_all: bool = Field(False, description="skirts and dresses for everyone, not for women and girls alone")
-    coat: Share = Field(0.25, description="share of people in a shirt, T-shirt, jumper or dress that wear a coat over it")
+    coat: Share = Field(
+        0.25, description="share of people in a shirt, T-shirt, jumper or dress that wear a coat over it"
+    )
     shoes: Shares = Field(
         {"trainers": 3, "boots": 1.5, "low_shoes": 2, "sandals": 0.7}, description="shares of " + ", ".join(SHOES)
     )
@@ -46,7 +50,9 @@ class ClothesPrior(Model):
     )
     leather: Share = Field(0.15, description="share of coats and skirts made of leather")
     fit: tuple[Share, Share] = Field((0.1, 1.0), description="tight 0 to loose 1, drawn uniformly")
-    textures: str | None = Field(None, description="folder of your fabrics (.png, .jpg), tiles of `texture_m`; none = procedural")
+    textures: str | None = Field(
+        None, description="folder of your fabrics (.png, .jpg), tiles of `texture_m`; none = procedural"
+    )
     texture_m: float = Field(0.3, gt=0, le=5, description="width of a tile, metres")
     texture_share: Share = Field(1.0, description="share of garments cut from the folder's fabrics, where there is one")
     licence: str = Field("LicenseRef-unknown", description="SPDX id of the folder's fabrics")
@@ -61,7 +67,9 @@ class ClothesPrior(Model):
                     everyone = "; everyone is dressed, so none is not a choice" if name in COVERING else ""
                     raise ValueError(f"{name}: {key!r} is unknown, choose among {', '.join(known)}{everyone}")
             if sum(shares.values()) <= 0:
-                raise ValueError(f"{name}: at least one needs a share above 0{', for everyone is dressed' * (name in COVERING)}")
+                raise ValueError(
+                    f"{name}: at least one needs a share above 0{', for everyone is dressed' * (name in COVERING)}"
+                )
         if not self.skirts_for_all and sum(v for k, v in self.bottoms.items() if k != "skirt") <= 0:
             raise ValueError("bottoms: with skirts alone men would have none; add another or set skirts_for_all: true")
         if self.fit[0] > self.fit[1]:

@@ -36,9 +36,8 @@ class AnnyPeople:
     """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
 
     def __init__(self, source: AnnySource, people_seed: int, root: Path = Path()) -> None:
-        """``root``: where paths of fabrics and motion files start. Raises InputError where one is missing."""
+        """``root``: where the paths of motion files and of fabrics start. Raises InputError where one is missing."""
         self._source, self._seed = source, people_seed
-        self._clothes = source.clothes
         self._fabrics = own_fabrics(source.clothes, root)
         self._version = importlib.metadata.version("anny")
         self._motions = Motions(source.pose.motions, root)
@@ -59,8 +58,8 @@ class AnnyPeople:
 
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
-        rng_look, own = generator(self._seed, "identity", key), tuple(path for path, _ in self._fabrics)
-        look = draw_look(rng_look, self._source.body, self._clothes, own)
+        fabrics = tuple(path for path, _ in self._fabrics)
+        look = draw_look(generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics)
         shape = look.shape
         body, wardrobe = _studio()
         figure = body.figure(shape.phenotype, shape.changes)
@@ -116,9 +115,9 @@ class AnnyPeople:
         return {
             "id": identity_id,
             "source": f"anny {self._version}",
-            "licence": f"CC0-1.0 AND {self._clothes.licence}" if own else "CC0-1.0",
+            "licence": f"CC0-1.0 AND {self._source.clothes.licence}" if own else "CC0-1.0",
             "consent": "not a person",
-            "redistributable": self._clothes.redistributable if own else True,
+            "redistributable": self._source.clothes.redistributable if own else True,
         }
 
 

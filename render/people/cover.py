@@ -89,7 +89,9 @@ class Cover:
                 depth = inner.cutout.take(self._reach(outer))
                 if not outer.tail and not inner.tail:
                     inner.gone |= hidden(depth, inner.cutout.quads, (UNDER_HEM_M + 0.01) * size)
-                inner.points = drawn_in(inner.points, depth > 0.006 * size, outer)
+                # Twice: moved behind one point's plane, another point is the nearest.
+                for _ in range(2):
+                    inner.points = drawn_in(inner.points, depth > 0.006 * size, outer)
 
     def _reach(self, worn: Worn) -> np.ndarray:
         """(C,) depth inside ``worn``; inside a skirt, that of the trunk and legs down to its hem."""

@@ -158,9 +158,15 @@ def _vee(shell: Shell, sheet: Sheet, marks: Marks, garment: Garment) -> np.ndarr
 UPPER, LOWER = "Upper_Clothing", "Lower_Clothing"
 GARMENTS = {
     "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.28, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
-    "shirt": Garment(UPPER, sleeve=1.0, hem=0.36, neck=1.1, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)),
-    "jumper": Garment(UPPER, sleeve=1.0, hem=0.45, neck=1.2, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)),
-    "hoodie": Garment(UPPER, sleeve=1.0, hem=0.40, neck=1.25, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)),
+    "shirt": Garment(
+        UPPER, sleeve=1.0, hem=0.36, neck=1.1, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
+    ),
+    "jumper": Garment(
+        UPPER, sleeve=1.0, hem=0.45, neck=1.2, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)
+    ),
+    "hoodie": Garment(
+        UPPER, sleeve=1.0, hem=0.40, neck=1.25, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
+    ),
     "coat": Garment(
         UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)
     ),

@@ -80,7 +80,9 @@ def hat_on(kind: str, rest: np.ndarray, posed: np.ndarray, head: np.ndarray, eye
     beyond[~head] = -180
     unit = out / np.maximum(far, 1e-9)[:, None]
     nearest = cKDTree(direction.reshape(-1, 3)).query(unit)[1]
-    return Hat(points @ turn.T + shift, quads, uv, beyond, reach.ravel()[nearest] - 1.5 * CLOTH_M, centre @ turn.T + shift)
+    return Hat(
+        points @ turn.T + shift, quads, uv, beyond, reach.ravel()[nearest] - 1.5 * CLOTH_M, centre @ turn.T + shift
+    )
 
 
 def rigid(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,10 +140,12 @@ def _brim(rim: np.ndarray, centre: np.ndarray, width: float, front: bool) -> tup
         out /= np.linalg.norm(out, axis=1, keepdims=True)
     rows = []
     for s in np.linspace(-0.06, 1, 7):
-        drop = -0.16 * s * s if not front else -0.30 * s - 0.35 * (azimuth / 1.2) ** 2 * s
-        rows.append(rim + out * (reach * s)[:, None] + np.array([0, 0, 1.0]) * (drop * width)[..., None] * np.ones((1, 1)) if np.ndim(drop) else rim + out * (reach * s)[:, None] + np.array([0, 0, drop * width]))
-    upper = [r + [0, 0, 0.0015] for r in rows]
-    lower = [r - [0, 0, 0.0015] for r in rows[::-1]]
+        sides = (azimuth / 1.2) ** 2 if front else np.zeros(len(azimuth))
+        drop = (-0.30 * s - 0.35 * s * sides) if front else -0.16 * s * s + sides
+        rows.append(rim + out * (reach * s)[:, None] + np.outer(drop * width, [0, 0, 1.0]))
+    half = np.array([0, 0, 0.0015])
+    upper = [r + half for r in rows]
+    lower = [r - half for r in rows[::-1]]
     every = np.stack([*upper, *lower])[:, keep]
     order = np.argsort(azimuth[keep], kind="stable")
     every = every[:, order]

@@ -41,7 +41,10 @@ def draw_look(
     clothes: ClothesPrior | None = None,
     textures: tuple[str, ...] = (),
 ) -> Look:
-    """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent."""
+    """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent.
+
+    ``textures``: files of the user's fabrics.
+    """
     shape = draw_shape(rng, prior or BodyPrior())
     male, monk = shape.sex == "male", shape.skin_tone - 1
     hair = HAIR_SRGB[rng.choice([7, 8])] if shape.age_years > 66 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]

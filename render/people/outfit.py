@@ -121,9 +121,7 @@ class _Draw:
         own = rng.random() < prior.texture_share and slot in ("top", "bottom", "over")
         texture = str(rng.choice(self._textures)) if self._textures and own else None
         pattern = drawn if patterned and texture is None else "plain"
-        return Wear(
-            slot, name, fit, fabric, pattern, linear(first), linear(second), seed, texture, prior.texture_m
-        )
+        return Wear(slot, name, fit, fabric, pattern, linear(first), linear(second), seed, texture, prior.texture_m)
 
 
 def linear(hex_srgb: str, gain: float = 1.0) -> Colour:

@@ -86,11 +86,11 @@ class Tailor:
         shoes = outfit.of("shoes")
         if shoes is not None:
             pieces += self._soles(layers, feet, shoes)
-        hat, wear = None, outfit.of("hat")
-        if wear is not None:
+        hat, on_head = None, outfit.of("hat")
+        if on_head is not None:
             eye = np.mean([posed.rest[e].mean(axis=0) for e in self._eye], axis=0)
-            hat = hat_on(wear.name, posed.rest, posed.vertices, self._on_head, eye)
-            uv = hat.uv[hat.quads] / tile_m(wear)
+            hat = hat_on(on_head.name, posed.rest, posed.vertices, self._on_head, eye)
+            uv = hat.uv[hat.quads] / tile_m(on_head)
             pieces.append(Piece("hat", hat.points, hat.quads.astype(np.int32), part="Apparel", uv=uv))
             left &= ~(hat.inside[body] > 7).all(axis=1)
         return Dressed(pieces, vertices, left, hat, layers.worn, cover.covered())
@@ -98,8 +98,8 @@ class Tailor:
     def _pieces(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
         cutout, garment = worn.cutout, worn.garment
         quads = cutout.quads
-        uv = self._uv(layers, worn, wear)
-        points, quads, uv = hemmed(worn.points, quads, uv, garment.thick_m, layers.sheet.size)
+        flat = self._uv(layers, worn, wear)
+        points, quads, uv = hemmed(worn.points, quads, flat, garment.thick_m, layers.sheet.size)
         normals = normals_of(points, quads)
         kept = np.ones(len(quads), bool)
         kept[: len(worn.gone)] = ~worn.gone
@@ -160,7 +160,9 @@ class Tailor:
         panel = shell.panel[cutout.source]
         fields = np.stack([cutout.take(np.nan_to_num(shell.uv[k])) for k in range(len(shell.uv))])
         uv = fields[panel[:, None], cutout.quads]
-        turn = np.take_along_axis(shell.period[panel[:, None], cutout.i[cutout.quads]], np.zeros((len(panel), 1), int), 1)
+        turn = np.take_along_axis(
+            shell.period[panel[:, None], cutout.i[cutout.quads]], np.zeros((len(panel), 1), int), 1
+        )
         wide = np.ptp(uv[..., 0], axis=1) > 0.5 * turn[:, 0]
         uv[..., 0] = np.where(wide[:, None] & (uv[..., 0] < 0), uv[..., 0] + turn, uv[..., 0])
         uv = uv * self._scale(layers, worn)
@@ -192,42 +194,45 @@ class Tailor:
         cloth = sheet.posed.copy()
         cloth[worn.cutout.i] = worn.points
         front = (sheet.rest_normals[:, 1] < -0.1) & (marks.arm < 0.05)
-        x, z = sheet.rest[:, 0], sheet.rest[:, 2]
-        patches = []
-        if worn.name in ("shirt", "coat"):
-            patches.append((np.minimum(worn.depth, np.where(front, 0.017 * size - np.abs(x), -1)), 0.0012))
-        if worn.name in ("trousers", "jeans", "shorts") and garment.rise is not None:
-            rise = (garment.rise - marks.trunk) * (marks.waist - marks.crotch)
-            patches.append((np.minimum(worn.depth + 0.002, 0.035 * size - rise), 0.0015))
-        if worn.name in ("jeans",):
-            box = np.minimum(
-                0.045 * size - np.abs(np.abs(x) - 0.075 * size),
-                0.05 * size - np.abs(z - marks.crotch - 0.45 * (marks.waist - marks.crotch)),
-            )
-            patches.append((np.where(sheet.rest_normals[:, 1] > 0.1, np.minimum(box, worn.depth), -1), 0.0015))
-        if worn.name == "shirt" and wear.seed % 2 or worn.name == "coat":
-            level = 1.75 if worn.name == "shirt" else 0.95
-            spots = 0.075 * size if worn.name == "shirt" else np.abs(np.abs(x) - 0.0) * 0 + 0.09 * size
-            height = z - marks.crotch - level * (marks.waist - marks.crotch)
-            box = np.minimum(0.045 * size - np.abs((x if worn.name == "shirt" else np.abs(x)) - spots), 0.05 * size - np.abs(height))
-            patches.append((np.where(front, np.minimum(box, worn.depth), -1), 0.0015))
-        for depth, lift in patches:
+        for depth, lift in self._patches(layers, worn, wear, front):
             depth = depth.copy()
             depth[shell.tights :] = -1
             piece, points = overlay(shell, depth, cloth, lift)
             if len(piece.quads) > 2:
                 patch = Worn(worn.name, garment, piece, points, depth, False, np.zeros(len(piece.quads), bool))
-                uv = self._uv(layers, patch, wear)
-                points, quads, uv = hemmed(points, piece.quads, uv, 0.0015, 0.15 * size)
+                flat = self._uv(layers, patch, wear)
+                points, quads, uv = hemmed(points, piece.quads, flat, 0.0015, 0.15 * size)
                 made.append(Piece(kind, points, quads, garment.part, uv))
         if worn.name in ("shirt", "coat"):
             made += self._buttons(layers, worn, wear, cloth, front)
         return made
 
-    def _buttons(
-        self, layers: Layers, worn: Worn, wear: Wear, cloth: np.ndarray, front: np.ndarray
-    ) -> list[Piece]:
-        sheet, marks = layers.sheet, layers.marks
+    def _patches(self, layers: Layers, worn: Worn, wear: Wear, front: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """Where plackets, waistbands and pockets lie: (C,) metres inside each, and how far it stands off."""
+        sheet, marks, garment, size = layers.sheet, layers.marks, worn.garment, layers.sheet.size
+        x, z, trunk = sheet.rest[:, 0], sheet.rest[:, 2], marks.waist - marks.crotch
+
+        def box(at: tuple[float, float], half: tuple[float, float], where: np.ndarray) -> np.ndarray:
+            across = half[0] * size - np.abs(np.abs(x) - at[0] * size)
+            along = half[1] * size - np.abs(z - marks.crotch - at[1] * trunk)
+            return np.where(where, np.minimum(np.minimum(across, along), worn.depth), -1)
+
+        found = []
+        if worn.name in ("shirt", "coat"):
+            found.append((box((0.0, 0.0), (0.017, 9.0), front), 0.0012))
+        if worn.name in ("trousers", "jeans", "shorts") and garment.rise is not None:
+            band = 0.035 * size - (garment.rise - marks.trunk) * trunk
+            found.append((np.minimum(worn.depth + 0.002, band), 0.0015))
+        if worn.name == "jeans":
+            found.append((box((0.075, 0.45), (0.045, 0.05), sheet.rest_normals[:, 1] > 0.1), 0.0015))
+        if worn.name == "shirt" and wear.seed % 2:
+            found.append((box((0.075, 1.75), (0.045, 0.05), front & (x > 0)), 0.0015))
+        if worn.name == "coat":
+            found.append((box((0.09, 0.95), (0.045, 0.05), front), 0.0015))
+        return found
+
+    def _buttons(self, layers: Layers, worn: Worn, wear: Wear, cloth: np.ndarray, front: np.ndarray) -> list[Piece]:
+        sheet = layers.sheet
         line = np.flatnonzero(front & (worn.depth > 0.012) & (np.abs(sheet.rest[:, 0]) < 0.012 * sheet.size))
         if len(line) < 8:
             return []

@@ -16,8 +16,8 @@ Strip = tuple[np.ndarray, np.ndarray]
 
 
 def hemmed(
-    points: np.ndarray, quads: np.ndarray, uv: np.ndarray | None, thick_m: float, size: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    points: np.ndarray, quads: np.ndarray, uv: np.ndarray, thick_m: float, size: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``points`` (N, 3), ``quads`` (Q, 4), ``uv`` (Q, 4, 2) with the cloth's thickness at every border and 16 mm of
     its inside.
     """
@@ -44,11 +44,10 @@ def hemmed(
     a, b = edges.T
     first = np.stack([b, a, n + at[a], n + at[b]], axis=1)
     second = np.stack([n + at[b], n + at[a], n + r + at[a], n + r + at[b]], axis=1)
-    if uv is not None:
-        of = np.zeros((n, 2))
-        of[quads.ravel()] = uv.reshape(-1, 2)
-        edge_uv = np.stack([of[b], of[a], of[a], of[b]], axis=1)
-        uv = np.concatenate([uv, edge_uv, edge_uv])
+    of = np.zeros((n, 2))
+    of[quads.ravel()] = uv.reshape(-1, 2)
+    edge_uv = np.stack([of[b], of[a], of[a], of[b]], axis=1)
+    uv = np.concatenate([uv, edge_uv, edge_uv])
     return np.concatenate([points, near, deep]), np.concatenate([quads, first, second]), uv
 
 

@@ -25,14 +25,14 @@ class Wardrobe:
         self._body = body
         self._quads = groups()
         self._limb = limbs_of(body.vertex_bone)
-        self._tailor = Tailor(body, self._limb)
+        self.tailor = Tailor(body, self._limb)
         self._face = FaceMarks(body.template, self._quads)
 
     def dress(self, look: Look, posed: Posed) -> list[Piece]:
         """All pieces of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in the
         result.
         """
-        dressed = self._tailor.clothe(look.outfit, posed)
+        dressed = self.tailor.clothe(look.outfit, posed)
         pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
         pieces += self._eyes(posed.vertices)
         pieces += inner_pieces(posed)

@@ -1,0 +1,84 @@
+"""Forty drawn people -> docs/people.png, one crowd in four rows: `python docs/people.py [WIDTH] [SAMPLES]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from manifests.assets import AnnySource
+from manifests.bodies import PosePrior
+from manifests.frames import look_at
+from manifests.job import Engine
+from manifests.priors import LightPrior
+from manifests.seeds import generator
+from render import lighting
+from render.assets.anny import AnnyPeople
+from render.blender.engine import BlenderEngine
+from render.placement import moved
+from render.scene import Backdrop, Camera, Lamp, Scene
+
+ROWS, ACROSS = 4, 10
+# Metres between neighbours and between rows.
+ASIDE, BEHIND = 1.0, 1.5
+SEED = 11
+# What people do on a square.
+STREET = PosePrior(
+    standing=5,
+    walking=5,
+    gesture=3,
+    reaching=1,
+    running=1,
+    sitting=0.4,
+    crouching=0.5,
+    kneeling=0.2,
+    sport=0.2,
+    dance=0.4,
+)
+
+
+def crowd() -> list:
+    """Forty people of the default prior in rows, each turned a little."""
+    pool = AnnyPeople(AnnySource(count=ROWS * ACROSS, pose=STREET), SEED)
+    people = []
+    for j, (_, key, _) in enumerate(pool.identities()):
+        rng = generator(SEED, "crowd", j)
+        row, column = divmod(j, ACROSS)
+        x = (column - (ACROSS - 1) / 2 + (0.25 if row % 2 else -0.25)) * ASIDE
+        at = np.array([x, row * BEHIND]) + rng.uniform(-0.08, 0.08, 2)
+        people.append(moved(pool.load(key, rng), float(rng.uniform(-0.6, 0.6)), at))
+    return people
+
+
+def camera(width: int) -> Camera:
+    """Above the first row's heads, far enough to see all rows about equally large."""
+    height = width * 2 // 5
+    focal = 2.02 * width
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    middle = np.array([0.0, (ROWS - 1) / 2 * BEHIND - 0.15, 0.66])
+    return Camera(K, look_at(middle + np.array([0.0, -22.0, 10.5]), middle), width, height, "full")
+
+
+def main() -> None:
+    width = int(sys.argv[1]) if len(sys.argv) > 1 else 1600
+    samples = int(sys.argv[2]) if len(sys.argv) > 2 else 16
+    prior = LightPrior()
+    maps = lighting.environments(prior, Path())
+    light = lighting.draw_lighting(prior, maps, generator(SEED, "light"))
+    light.strength = 0.55
+    way = np.array([0.45, 0.6, -0.9])
+    light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), 1.25, 8.0))
+    view = camera(width)
+    ground = np.full((view.height, width, 3), 198, np.uint8)
+    scene = Scene(crowd(), view, light, SEED, Backdrop("ground", ground, light.rights), True)
+    with tempfile.TemporaryDirectory() as scratch:
+        frame = BlenderEngine(Engine(samples=samples, denoiser="balanced"), 2, Path(scratch)).render(scene, None)
+    picture = lighting.composite(frame.rgba, lighting.behind(scene))
+    Image.fromarray(picture).save(Path(__file__).parent / "people.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""Everyone is dressed, and clothes lie over skin and over each other; shares, fabrics and fit are as the job says."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from manifests.assets import AnnySource
+from manifests.bodies import PosePrior
+from manifests.clothes import BOTTOMS, HATS, PATTERNS, SHOES, TOPS, ClothesPrior
+from manifests.errors import InputError
+from manifests.seeds import generator
+from render.assets.anny import AnnyPeople, _studio
+from render.people.body import groups
+from render.people.doll import Doll
+from render.people.fabric import FABRICS, material, tile_m
+from render.people.garments import GARMENTS, marks_of
+from render.people.identity import draw_look
+from render.people.joints import rig_of
+from render.people.layers import Layers
+from render.people.outfit import Outfit, Wear, draw_outfit
+from render.people.pose import draw_pose
+from tests.through import through
+
+pytestmark = pytest.mark.engine
+GREY = (0.3, 0.3, 0.3)
+
+
+def wear(slot: str, name: str, fit: float = 0.5, fabric: str = "woven") -> Wear:
+    return Wear(slot, name, fit, fabric, "plain", GREY, GREY, 7)
+
+
+@functools.cache
+def posed(j: int, stands: bool = False):
+    look = draw_look(generator(3, "identity", str(j)))
+    body, _ = _studio()
+    shape = look.shape
+    if stands:
+        return look, body.posed(shape.phenotype, {}, shape.changes)
+    doll = Doll(body, body.figure(shape.phenotype, shape.changes))
+    pose = draw_pose(generator(3, "pose", j), PosePrior(), rig_of(body), doll, age_years=shape.age_years)
+    return look, body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+
+
+def rays(people: range) -> tuple[int, int]:
+    """Rays through the clothes and rays inside the clothed silhouette, three views a person."""
+    bad = inside = 0
+    for j in people:
+        look, body = posed(j)
+        dressed = _studio()[1].tailor.clothe(look.outfit, body)
+        for azimuth in generator(4, "views", j).uniform(-np.pi, np.pi, 3):
+            counts = through(dressed, float(azimuth), 0.15)
+            inside += counts.pop("inside")
+            bad += sum(counts.values())
+    return bad, inside
+
+
+def test_clothes_are_not_seen_through():
+    bad, inside = rays(range(20))
+    assert inside > 200_000
+    assert bad < 0.001 * inside, f"{bad} of {inside}"
+
+
+@pytest.mark.soak
+def test_clothes_are_not_seen_through_on_two_hundred():
+    bad, inside = rays(range(200))
+    assert bad < 0.001 * inside, f"{bad} of {inside}"
+
+
+def test_what_pokes_through_is_counted():
+    # The same person, the T-shirt a fifth narrower: skin and trousers stand out, and the count says so.
+    _, body = posed(0, stands=True)
+    dressed = _studio()[1].tailor.clothe(Outfit((wear("bottom", "trousers"), wear("top", "t_shirt"))), body)
+    sound = through(dressed, 0.3, 0.1)
+    assert sum(v for k, v in sound.items() if k != "inside") < 0.001 * sound["inside"]
+    shirt = dressed.worn[-1]
+    middle = shirt.points.mean(axis=0)
+    for cloth in (p for p in dressed.pieces if p.kind.startswith("top")):
+        cloth.vertices = middle + (cloth.vertices - middle) * [0.8, 0.8, 1.0]
+    shirt.points = middle + (shirt.points - middle) * [0.8, 0.8, 1.0]
+    assert through(dressed, 0.3, 0.1)["layer"] > 20
+
+
+@pytest.mark.parametrize("bottom", [*BOTTOMS, "dress"])
+@pytest.mark.parametrize("top", TOPS)
+def test_trunk_and_hips_are_under_cloth_in_every_combination(top, bottom):
+    if bottom == "dress" and top != TOPS[0]:
+        pytest.skip("a dress is worn without a top")
+    slots = [wear("legs", "close_shorts", 0.0)] if bottom in ("skirt", "dress") else [wear("bottom", bottom)]
+    slots += [wear("top", "dress")] if bottom == "dress" else [wear("top", top)]
+    slots += [wear("bottom", "skirt")] if bottom == "skirt" else []
+    _, body = posed(1)
+    wardrobe = _studio()[1]
+    dressed = wardrobe.tailor.clothe(Outfit(tuple(slots)), body)
+    skin = groups()["body"]
+    names = np.array([str(n) for n in _studio()[0].vertex_bone])
+    # Breast, belly, back, hips and seat; the neckline and the legs below mid-thigh may be bare.
+    trunk = np.array(
+        [n.startswith(("spine02", "spine03", "spine04", "spine05", "root", "pelvis", "breast")) for n in names]
+    )
+    quads = skin[trunk[skin].all(axis=1) & dressed.left]
+    assert dressed.covered[quads].all(), "skin of the trunk without cloth over it"
+    assert (trunk[skin].all(axis=1) & ~dressed.left).sum() > 0.6 * trunk[skin].all(axis=1).sum(), (
+        "covered skin is cut away"
+    )
+
+
+def test_no_prior_undresses_anyone():
+    for wrong, word in (
+        ({"tops": {"none": 1}}, "everyone is dressed"),
+        ({"bottoms": {"nothing": 1}}, "everyone is dressed"),
+        ({"tops": {"shirt": 0}}, "above 0"),
+        ({"bottoms": {"skirt": 1}}, "men would have none"),
+        ({"hats": {"crown": 1}}, "unknown"),
+        ({"fit": (0.9, 0.1)}, "tightest first"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            ClothesPrior(**wrong)
+    bare = ClothesPrior(dress=0.5, bottoms={"skirt": 1, "shorts": 1}, hats={"none": 1}, fit=(0, 0))
+    for j in range(300):
+        outfit = draw_outfit(generator(1, j), 30.0, "female" if j % 2 else "male", bare)
+        names = {w.name for w in outfit.wears}
+        assert outfit.of("top") is not None
+        assert "dress" in names or outfit.of("bottom") is not None
+        assert not names & {"dress", "skirt"} or outfit.of("legs") is not None
+        assert outfit.of("shoes") is not None
+
+
+def test_helper_geometry_is_never_worn_or_shown():
+    hidden = set(np.unique(groups()["helper-genital"]).tolist()) - set(np.unique(groups()["body"]).tolist())
+    look, body = posed(2)
+    for piece in _studio()[1].dress(look, body):
+        if len(piece.vertices) == len(body.vertices):
+            assert not hidden & set(np.unique(piece.quads).tolist()), piece.kind
+
+
+@pytest.mark.parametrize("sex", ["female", "male"])
+def test_shares_of_garments_match_the_prior(sex):
+    prior = ClothesPrior(dress=0.25, coat=0.4)
+    drawn = [draw_outfit(generator(9, sex, j), 35.0, sex, prior) for j in range(1000)]
+    dressy = sum(o.of("top").name == "dress" for o in drawn)
+    expected = 0.25 if sex == "female" else 0.0
+    assert abs(dressy - 1000 * expected) < 4 * np.sqrt(1000 * 0.25 * 0.75)
+    if sex == "male":
+        assert dressy == 0
+    rest = [o for o in drawn if o.of("top").name != "dress"]
+    bottoms = BOTTOMS if sex == "female" else BOTTOMS[:-1]
+    fits(prior.tops, TOPS, [o.of("top").name for o in rest])
+    fits(prior.bottoms, bottoms, [o.of("bottom").name for o in rest])
+    fits(prior.shoes, SHOES, [o.of("shoes").name for o in drawn])
+    fits(prior.hats, HATS, [o.of("hat").name if o.of("hat") else "none" for o in drawn])
+    patterned = [o.of("top").pattern for o in drawn]
+    fits(prior.patterns, PATTERNS, patterned)
+    may = [o for o in drawn if o.of("top").name != "hoodie"]
+    coats = sum(o.of("over") is not None for o in may)
+    assert stats.binomtest(coats, len(may), 0.4).pvalue > 0.001
+
+
+def fits(shares: dict[str, float], names: tuple[str, ...], drawn: list[str]) -> None:
+    weights = np.array([shares[n] for n in names])
+    expected = weights / weights.sum() * len(drawn)
+    assert set(drawn) <= set(names)
+    found = np.array([drawn.count(n) for n in names])
+    assert stats.chisquare(found, expected).pvalue > 0.001, dict(zip(names, found))
+
+
+def hung(name: str, fit: float, j: int, stands: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a garment, and how far each lies off the body."""
+    _, body = posed(j, stands)
+    shell = _studio()[1].tailor.shell
+    sheet = shell.of(body)
+    layers = Layers(shell, sheet, marks_of(shell, sheet, body))
+    layers.put_on(name, GARMENTS[name], fit, 0.2, generator(1, "ripples"))
+    worn = layers.worn[-1]
+    off = np.einsum("nc,nc->n", worn.points - worn.cutout.take(sheet.posed), worn.cutout.take(sheet.normals))
+    return worn.points, off
+
+
+def test_fit_goes_from_tight_to_loose():
+    room = [float(np.median(hung("jumper", fit, 4, True)[1])) for fit in (0.0, 0.5, 1.0)]
+    assert room[0] < room[1] < room[2]
+    assert room[2] > room[0] + 0.012, "metres"
+
+
+def test_folds_follow_the_pose_and_tight_clothes_have_none():
+    def roughness(fit: float, stands: bool) -> float:
+        _, off = hung("t_shirt", fit, 0, stands)
+        return float(off.std())
+
+    # Off the body by the same everywhere where tight; in hills and valleys where loose; more where the body is bent.
+    assert roughness(0.0, True) < 0.004
+    assert roughness(1.0, True) > 1.5 * roughness(0.0, True)
+    assert not np.allclose(hung("t_shirt", 1.0, 0, True)[1], hung("t_shirt", 1.0, 0, False)[1], atol=2e-3)
+
+
+def test_texture_coordinates_are_metres_along_the_cloth():
+    _, body = posed(5, stands=True)
+    tailor = _studio()[1].tailor
+    one = wear("top", "jumper", 0.2, "knit")
+    pieces = tailor.clothe(Outfit((wear("bottom", "trousers"), one)), body).pieces
+    cloth = next(p for p in pieces if p.kind == "top")
+    metres = cloth.uv * tile_m(one)
+    flat = np.linalg.norm(metres[:, 1] - metres[:, 0], axis=1)
+    long = np.linalg.norm(cloth.vertices[cloth.quads[:, 1]] - cloth.vertices[cloth.quads[:, 0]], axis=1)
+    ratio = flat[long > 0.004] / long[long > 0.004]
+    assert 0.75 < np.median(ratio) < 1.33
+    assert np.mean((ratio > 0.5) & (ratio < 2.0)) > 0.75
+
+
+def test_every_fabric_and_pattern_tiles_and_differs_by_seed():
+    for fabric in FABRICS:
+        made = material("top", wear("top", "shirt", fabric=fabric))
+        assert made.base_color_texture.dtype == np.uint8
+        assert made.base_color_texture.shape[2] == made.normal_texture.shape[2] == 4
+        assert max(made.base_color_texture.shape) <= 512
+        normal = made.normal_texture[..., :3].astype(float) / 127.5 - 1
+        assert np.abs(np.linalg.norm(normal, axis=2) - 1).max() < 0.02
+        assert normal[..., :2].std() > 0.01, f"{fabric} has no relief"
+        edge = np.abs(normal[:, 0] - normal[:, -1]).mean()
+        inner = np.abs(np.diff(normal, axis=1)).mean()
+        assert edge < 3 * inner + 0.02, f"{fabric} has a seam"
+    for pattern in PATTERNS:
+        a, b = (Wear("top", "dress", 0.5, "woven", pattern, (0.02, 0.1, 0.3), (0.8, 0.7, 0.6), s, None) for s in (1, 2))
+        first, other = material("top", a).base_color_texture, material("top", b).base_color_texture
+        assert not np.array_equal(first, other)
+        assert np.array_equal(first, material("top", a).base_color_texture)
+
+
+def test_users_fabrics_are_worn_with_their_licence(tmp_path):
+    folder = tmp_path / "cloth"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), (200, 30, 60)).save(folder / "red.png")
+    prior = ClothesPrior(textures="cloth", texture_m=0.5, licence="CC-BY-4.0")
+    pool = AnnyPeople(AnnySource(count=3, clothes=prior), 5, tmp_path)
+    plain = AnnyPeople(AnnySource(count=3), 5)
+    assert pool.identities()[0][2] != plain.identities()[0][2], "what it is drawn from is told by the hash"
+    person = pool.load("0", generator(1, "pose"))
+    assert person.rights["licence"] == "CC0-1.0 AND CC-BY-4.0"
+    assert not person.rights["redistributable"]
+    tops = next(m for m in person.mesh.materials if m.name == "top")
+    assert (tops.base_color_texture[..., :3] == [200, 30, 60]).all()
+    Image.new("RGB", (40, 30), (10, 30, 60)).save(folder / "red.png")
+    assert AnnyPeople(AnnySource(count=3, clothes=prior), 5, tmp_path).identities()[0][2] != pool.identities()[0][2]
+    with pytest.raises(InputError, match=r"no \.png or \.jpg in nowhere"):
+        AnnyPeople(AnnySource(clothes=ClothesPrior(textures="nowhere")), 5, tmp_path)
+    (folder / "broken.png").write_bytes(b"\x89PNG not")
+    with pytest.raises(InputError, match=r"broken\.png"):
+        AnnyPeople(AnnySource(clothes=prior), 5, tmp_path)
+
+
+def test_the_same_identity_wears_the_same_in_the_same_folds():
+    look, body = posed(6)
+    tailor = _studio()[1].tailor
+    a, b = (tailor.clothe(look.outfit, body) for _ in range(2))
+    assert [p.kind for p in a.pieces] == [p.kind for p in b.pieces]
+    for p, q in zip(a.pieces, b.pieces):
+        assert np.array_equal(p.vertices, q.vertices)
+        assert np.array_equal(p.quads, q.quads)
+    assert sum(2 * len(p.quads) for p in _studio()[1].dress(look, body)) < 80_000
