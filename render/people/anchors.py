@@ -112,8 +112,8 @@ def _limbs(template: np.ndarray, groups: dict[str, np.ndarray]) -> tuple[dict[st
     near = Surface(template, groups["body"][np.linalg.norm(template[groups["body"]].mean(1) - elbow, axis=1) < 0.09])
     surface["left_cubital_fossa"], surface["left_olecranon"] = near.leaves(elbow, bend), near.leaves(elbow, -bend)
     surface["left_acromion"] = skin.leaves(shoulder, UP)
-    for toe, chain in (("big", ("l-toe-1-2", "l-toe-1-3")), ("small", ("l-toe-5-3", "l-toe-5-4"))):
-        joint, tip = (centre(c) for c in chain)
+    for toe, ends in (("big", ("l-toe-1-2", "l-toe-1-3")), ("small", ("l-toe-5-3", "l-toe-5-4"))):
+        joint, tip = (centre(c) for c in ends)
         end = skin.vertices[np.linalg.norm(template[skin.vertices] - tip, axis=1) < TOE_M]
         surface[f"left_{toe}_toe"] = {int(end[(template[end] @ ((tip - joint) * [1, 1, 0])).argmax()]): 1.0}
     ankle = centre("l-ankle")
