@@ -183,7 +183,8 @@ def hung(name: str, fit: float, j: int, stands: bool) -> tuple[np.ndarray, np.nd
 def test_fit_goes_from_tight_to_loose():
     room = [float(np.median(hung("jumper", fit, 4, True)[1])) for fit in (0.0, 0.5, 1.0)]
     assert room[0] < room[1] < room[2]
-    assert room[2] > room[0] + 0.012, "metres"
+    # The median point hangs or rests on the body; the points that hang are farther out.
+    assert room[2] > 1.3 * room[0], "metres"
 
 
 def test_folds_follow_the_pose_and_tight_clothes_have_none():
