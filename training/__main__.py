@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MaquetteError as error:
         logging.getLogger("training").error("maquette: %s", error)
         return error.exit_code
+    from training.team import leave
+
+    leave()
     return DONE
 
 

@@ -44,11 +44,11 @@ def colour(images: Tensor, source_from_view: Tensor, size: tuple[int, int], outs
     """
     plain = source_px(source_from_view, size)
     halved = torch.diag(torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64, device=images.device))
-    fine = source_px(source_from_view @ halved, (2 * size[0], 2 * size[1]))
     out = torch.empty(*images.shape[:2], *size, device=images.device)
-    spacing = [_spacing(p) for p in plain]
     # A picture that does not shrink is looked at once per pixel: at its own size it stays as it is.
+    spacing = _spacing(source_from_view, size)
     levels = [-1 if s <= 1 + 1e-6 else max(0, int(math.log2(s / 2) + 1e-6)) for s in spacing]
+    fine = source_px(source_from_view @ halved, (2 * size[0], 2 * size[1])) if max(levels) >= 0 else plain
     shift = outside.to(images.device)[None, :, None, None]
     # In place: a stored picture is many times the model's size, and fresh memory costs more than arithmetic.
     shrunk = images.float().div_(255).sub_(shift)
@@ -136,11 +136,14 @@ def _rays(px: Tensor, K: Tensor) -> Tensor:
     return torch.stack([inverse[:, i, 0] * u + inverse[:, i, 1] * v + inverse[:, i, 2] for i in range(3)], dim=1)
 
 
-def _spacing(px: Tensor) -> float:
-    """Old pixels per new one in the middle of ``px`` (h, w, 2), along a side."""
-    y, x = px.shape[0] // 2, px.shape[1] // 2
-    across, down = px[y, x] - px[y, x - 1], px[y, x] - px[y - 1, x]
-    return math.sqrt(abs(float(across[0] * down[1] - across[1] * down[0])))
+def _spacing(source_from_view: Tensor, size: tuple[int, int]) -> list[float]:
+    """Old pixels per new one in the middle of each view, along a side: on the processor, so that a GPU is asked once."""
+    x, y = size[1] // 2 + 0.5, size[0] // 2 + 0.5
+    places = torch.tensor([[x, y, 1.0], [x - 1, y, 1.0], [x, y - 1, 1.0]], dtype=torch.float64)
+    found = places @ source_from_view.cpu().transpose(1, 2)
+    at = found[..., :2] / found[..., 2:]
+    across, down = at[:, 0] - at[:, 1], at[:, 0] - at[:, 2]
+    return (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]).abs().sqrt().tolist()
 
 
 def _bilinear(images: Tensor, px: Tensor) -> Tensor:
