@@ -48,9 +48,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            if found.format == "JPEG":
-                _check_jpeg(data, found)
-            rgb = _to_srgb(picture)
+            checked = _strict_jpeg(data, found) if found.format == "JPEG" else None
+            # Decoding is most of the price of a photograph: what was checked is used where no profile asks for more.
+            plain = picture.mode in ("RGB", "L") and not picture.info.get("icc_profile")
+            rgb = checked if checked is not None and plain else _to_srgb(picture)
     except (OSError, ValueError, SyntaxError, Warning, MemoryError, EOFError, TypeError, IndexError) as error:
         raise PhotoError("corrupt", f"does not decode: {_first_line(error)}") from None
     return upright(rgb, found.orientation), found
@@ -98,8 +99,10 @@ def _open(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Header, Any]:
     return Header(kind, width, height, orientation if 1 <= orientation <= 8 else 1, picture.mode), picture
 
 
-def _check_jpeg(data: bytes, found: Header) -> None:
-    """Raise ValueError where libjpeg-turbo so much as warns."""
+def _strict_jpeg(data: bytes, found: Header) -> np.ndarray | None:
+    """(H, W, 3) as stored, None where simplejpeg is not installed or has no RGB of it; raises ValueError where
+    libjpeg-turbo so much as warns.
+    """
     try:
         import simplejpeg
     except ImportError:
@@ -108,8 +111,11 @@ def _check_jpeg(data: bytes, found: Header) -> None:
             raise ValueError("no end of image") from None
         if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is None:
             raise ValueError("OpenCV cannot decode it") from None
-        return
+        return None
+    if found.mode in ("RGB", "L"):
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
     simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+    return None
 
 
 def _to_srgb(picture: Any) -> np.ndarray:
