@@ -59,7 +59,11 @@ def tar_members(store: Store, name: str) -> Iterator[dict[str, Any]]:
                 elif end == "json":
                     beside[key] = (member.offset_data, member.size)
                 tar.members.clear()
-    except tarfile.TarError as error:
+            # tarfile takes the end of a cut file for the end of the archive; a whole one ends in zeros.
+            stream.seek(-512, 2)
+            if any(stream.read(512)):
+                raise tarfile.ReadError("it ends in the middle")
+    except (tarfile.TarError, OSError) as error:
         raise InputError(
             f"{file}: not a whole tar file ({error}); fetch it again, or take it out of the source"
         ) from None

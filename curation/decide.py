@@ -255,14 +255,14 @@ def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Ne
     kept = ~fails.any(axis=1)
     codes = pa.array([*RULES.values(), *ERRORS])
     number = {code: i for i, code in enumerate(codes.to_pylist())}
-    code = np.tile(np.arange(len(RULES)), (n, 1))
+    code = np.tile(np.arange(len(RULES), dtype=np.int8), (n, 1))
     for at, name in enumerate(RULES):
         if name in TECHNICAL and rules[name].fails.any():
             own = pc.index_in(table["error"], value_set=codes).to_numpy(zero_copy_only=False)
             code[:, at] = np.where(rules[name].fails, np.nan_to_num(own, nan=number[RULES[name]]), at)
     offsets = np.concatenate([[0], np.cumsum(fails.sum(axis=1))]).astype(np.int32)
     reasons = pa.ListArray.from_arrays(pa.array(offsets), codes.take(pa.array(code[fails])))
-    first = code[np.arange(n), fails.argmax(axis=1)]
+    first = np.take_along_axis(code, fails.argmax(axis=1)[:, None], axis=1)[:, 0]
     moved = keeper != np.arange(n)
     columns = {
         "kept": pa.array(kept),

@@ -76,9 +76,10 @@ class Policy(Model):
     need_head: bool = Field(False, description="the person's box must hold a head; only where a head detector is given")
     min_head_score: float = Field(0.5, ge=0, le=1)
     duplicate_distance: int = Field(
-        MAX_DISTANCE, ge=0, le=MAX_DISTANCE, description="bits of 256; beyond 31 a thumbnail must agree as well"
+        MAX_DISTANCE, ge=0, le=MAX_DISTANCE, description="bits of 256; beyond 40 a thumbnail must agree as well"
     )
-    # Far from what photographs show (64 of COCO and the bundled ones: blur >= 300, entropy >= 5.3 bits, bright >= 142, dark <= 70), so that they catch the unusable alone.
+    # Far from what photographs show, so that they catch the unusable alone: over 64 of COCO and the bundled ones blur is 300
+    # and more, entropy 5.3 bits, the bright end 142, the dark end 70 at most.
     min_blur: float = Field(8.0, ge=0, description="variance of the Laplacian at 256 px")
     min_bright: float = Field(24.0, ge=0, le=255, description="99th percentile of luma")
     max_dark: float = Field(245.0, ge=0, le=255, description="1st percentile of luma")

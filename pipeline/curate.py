@@ -61,7 +61,7 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
     measuring = time.monotonic() - measuring
     table, pairs = load(folder)
     decisions = decide(table, stage, pairs, tombstones)
-    write(folder / DECIDED, decisions)
+    write(folder / DECIDED, decisions, synced=False)
     materialise(stage, folder, digest, decisions)
     commit.fold(folder, "curated", digest)
     _withdrawn(folder, decisions)

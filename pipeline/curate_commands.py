@@ -36,7 +36,7 @@ def decide(
     dead = read_tombstones(policy.parent / rules.tombstones if rules.tombstones else None)
     decisions = by(table, rules, pairs, dead)
     path = out or stage / "decisions" / f"{policy.stem}.parquet"
-    write(path, decisions)
+    write(path, decisions, synced=False)
     for rule, came, went in funnel(decisions):
         if came != went:
             typer.echo(f"  {rule:<12} {came:>10} -> {went}")

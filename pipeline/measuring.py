@@ -289,16 +289,20 @@ def _own_mb(process: psutil.Process) -> float:
     return (info.rss - getattr(info, "shared", 0)) / 2**20
 
 
-def write(path: Path, table: pa.Table) -> None:
-    """A Parquet file, whole or absent."""
+def write(path: Path, table: pa.Table, synced: bool = True) -> None:
+    """A Parquet file, whole or absent; ``synced`` to the disk where making it again would cost more than seconds."""
     fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Hashes and texts never repeat: a dictionary of them costs time and saves nothing.
-        repeating = [f.name for f in table.schema if pa.types.is_boolean(f.type) or f.name in REPEATING]
-        pq.write_table(table, fresh, compression="zstd", compression_level=1, use_dictionary=repeating)
-        with fresh.open("rb+") as file:
-            os.fsync(file.fileno())
+        repeating = [n for n in table.schema.names if n in REPEATING]
+        if "checks" in table.schema.names:
+            rules = [f.name for f in table.schema.field("checks").type]
+            repeating += [f"checks.{rule}.{part}" for rule in rules for part in ("status", "threshold")]
+        pq.write_table(table, fresh, compression="snappy", use_dictionary=repeating, write_statistics=False)
+        if synced:
+            with fresh.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(fresh, path)
 
 
