@@ -1,0 +1,28 @@
+"""imagededup's PHash over a folder, hash and search, one process: prints seconds and the number of files with a duplicate.
+
+Run by benchmarks/curation.py with a Python that has imagededup. `imagededup.methods` imports torchvision for its neural
+method; the hashes do not need it, so that their module is loaded without the package's __init__.
+"""
+
+import importlib.util
+import json
+import sys
+import time
+import types
+from pathlib import Path
+
+folder = sys.argv[1]
+spec = importlib.util.find_spec("imagededup")
+assert spec is not None
+assert spec.origin is not None
+package = types.ModuleType("imagededup.methods")
+package.__path__ = [str(Path(spec.origin).parent / "methods")]
+sys.modules["imagededup.methods"] = package
+from imagededup.methods.hashing import PHash  # noqa: E402
+
+hasher = PHash(verbose=False)
+start = time.perf_counter()
+found = hasher.find_duplicates(
+    image_dir=folder, max_distance_threshold=10, scores=True, num_enc_workers=0, num_dist_workers=0
+)
+print(json.dumps({"seconds": time.perf_counter() - start, "with_duplicates": sum(bool(v) for v in found.values())}))
