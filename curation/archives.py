@@ -58,7 +58,7 @@ def tar_members(store: Store, name: str) -> Iterator[dict[str, Any]]:
                     pictures.append((member.name, member.offset_data, member.size))
                 elif end == "json":
                     beside[key] = (member.offset_data, member.size)
-                tar.members.clear()
+                tar.members.clear()  # type: ignore[attr-defined]
             # tarfile takes the end of a cut file for the end of the archive; a whole one ends in zeros.
             stream.seek(-512, 2)
             if any(stream.read(512)):

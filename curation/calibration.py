@@ -76,6 +76,10 @@ def fit(judged: Sequence[Judged], weights_sha256: str, detector: str, seed: int 
         [_curve([judged[i] for i in draws.integers(0, len(judged), len(judged))], family)[0] for _ in range(RESAMPLES)]
     )
     low, high = np.percentile(again, [2.5, 97.5], axis=0)
+
+    def column(values: np.ndarray) -> tuple[float, ...]:
+        return tuple(np.round(values, 5).tolist())
+
     return Calibration(
         weights_sha256=weights_sha256,
         detector=detector,
@@ -83,9 +87,12 @@ def fit(judged: Sequence[Judged], weights_sha256: str, detector: str, seed: int 
         pictures=len(judged),
         people=sum(j.people for j in judged),
         boxes=boxes,
-        **{n: tuple(np.round(v, 5).tolist()) for n, v in zip(("raw", "score", "low", "high", "probability"), (
-            KNOTS, score, np.minimum(low, score), np.maximum(high, score), probability))},
-    )  # fmt: skip
+        raw=column(KNOTS),
+        score=column(score),
+        low=column(np.minimum(low, score)),
+        high=column(np.maximum(high, score)),
+        probability=column(probability),
+    )
 
 
 def _chosen(judged: Sequence[Judged], seed: int) -> str:

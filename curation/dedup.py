@@ -117,6 +117,7 @@ def _joined(column: Any) -> Any:
 def _index(codes: np.ndarray, multi: bool) -> Any:
     import faiss
 
+    index: Any
     if multi:
         index = faiss.IndexBinaryMultiHash(256, WORDS, 256 // WORDS)
         index.nflip = MAX_DISTANCE // WORDS

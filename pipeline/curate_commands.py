@@ -107,7 +107,7 @@ def _settings(kind: str, weights: str, layout: str) -> Any:
 
     if kind not in ("onnx", "transformers"):
         raise InputError(f"--kind {kind}: expected onnx or transformers; a weak detector has no score to calibrate")
-    return Detector(kind=kind, weights=weights, layout=layout)  # type: ignore[arg-type]
+    return Detector(kind=kind, weights=weights, layout=layout)
 
 
 def judge_all(detector: Any, photos: Path) -> list[Any]:
