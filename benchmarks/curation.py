@@ -1,7 +1,8 @@
 """Images per second and core of each stage of curation, hash + search against imagededup, the whole run, its memory.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install --no-deps imagededup numpy pillow scipy tqdm PyWavelets \
-        scikit-learn matplotlib joblib threadpoolctl
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install "numpy<2" pillow scikit-learn tqdm PyWavelets matplotlib
+    /tmp/peer/bin/pip install --no-deps imagededup
+    echo $PWD/.venv/lib/python3.11/site-packages > /tmp/peer/lib/python3.11/site-packages/ours.pth    # lends it torch
     nice -n -15 python benchmarks/curation.py --photos ../shared/photos/img --weights ../shared/weights/yolox_nano.onnx \
         --peer-python /tmp/peer/bin/python
 
@@ -9,7 +10,14 @@ The corpus is made of the photographs given: each in ten crops, sizes and qualit
 process each, in turns. Predicted before the first run: ratio 3 (imagededup publishes 65 images a second and vCPU).
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# A script's own folder comes first on the path, and this file has the package's name.
+sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 
 import argparse
 import json
@@ -17,11 +25,9 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np

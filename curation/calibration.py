@@ -167,8 +167,9 @@ def save(found: Calibration, path: Path) -> None:
 def read(path: Path) -> Calibration:
     """The map in ``path``. Raises InputError."""
     try:
-        fields: dict[str, Any] = json.loads(path.read_text())
-        found = Calibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        tree = json.loads(path.read_text())
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+        found = Calibration(**fields)
         rising = all(np.all(np.diff(v) >= 0) for v in (found.raw, found.score))
         if not rising or len(found.raw) != len(found.score) or len(found.raw) < 2:
             raise ValueError("its map does not rise")
