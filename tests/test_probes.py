@@ -126,7 +126,7 @@ def test_damage_in_the_middle_of_a_photograph_is_caught(shared, count):
         for kind, bad in (
             ("zeroed", data[:at] + bytes(512) + data[at + 512 :]),
             ("cut", data[:cut]),
-            ("random", data[:at] + chance.randbytes(64) + data[at + 64 :]),
+            ("random", data[:at] + chance.randbytes(512) + data[at + 512 :]),
         ):
             try:
                 photo.decode(bad)

@@ -1,7 +1,7 @@
 """imagededup's PHash over a folder, hash and search, one process: prints seconds and the number of files with a duplicate.
 
-Run by benchmarks/curation.py with a Python that has imagededup. `imagededup.methods` imports torchvision for its neural
-method; the hashes do not need it, so that their module is loaded without the package's __init__.
+Run by benchmarks/curation.py with a Python that has imagededup. The packages import torchvision for the neural
+method; the hashes do not need it, so that their modules are loaded without the packages' __init__.
 """
 
 import importlib.util
@@ -15,9 +15,10 @@ folder = sys.argv[1]
 spec = importlib.util.find_spec("imagededup")
 assert spec is not None
 assert spec.origin is not None
-package = types.ModuleType("imagededup.methods")
-package.__path__ = [str(Path(spec.origin).parent / "methods")]
-sys.modules["imagededup.methods"] = package
+for name in ("imagededup", "imagededup.methods", "imagededup.utils"):
+    package = types.ModuleType(name)
+    package.__path__ = [str(Path(spec.origin).parent.joinpath(*name.split(".")[1:]))]
+    sys.modules[name] = package
 from imagededup.methods.hashing import PHash  # noqa: E402
 
 hasher = PHash(verbose=False)
