@@ -1,7 +1,7 @@
-"""imagededup's PHash over a folder, hash and search, one process: prints seconds of the processor, children included, and the number of files with a duplicate.
+"""imagededup's PHash over a folder, hash and search: prints seconds of the processor and the number of files with a twin.
 
-Run by benchmarks/curation.py with a Python that has imagededup. The packages import torchvision for the neural
-method; the hashes do not need it, so that their modules are loaded without the packages' __init__.
+Run by benchmarks/curation.py with a Python that has imagededup; its children's seconds count. The packages import
+torchvision for the neural method; the hashes do not need it, so their modules are loaded without the packages' __init__.
 """
 
 import importlib.util
