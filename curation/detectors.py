@@ -1,22 +1,25 @@
-"""Upright pictures -> person boxes in original pixels, by one call for every kind of detector.
+"""Upright pictures -> person boxes in original pixels with raw and calibrated score, by one call for every detector.
 
-Boxes are xyxy px, clipped to the picture. ``raw`` is the model's own score; it is None for a weak detector, which
-has none.
+An engine knows one kind of model: ``prepare`` makes a small input of a large picture at once, so that a batch never holds
+full pictures, and ``infer`` gives corners (N, 4) xyxy px of the original and raw scores (N,). `PersonDetector` is what
+everything else uses.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from curation import calibration
+from curation.layouts import LAYOUTS
+from manifests.curation import Detector
 from manifests.errors import InputError
-from manifests.job import Detector
 
 # Boxes below this are noise to every rule a job may set; all others are stored, so that rules can be applied again.
 KEEP_SCORE = 0.05
@@ -25,17 +28,79 @@ NMS_IOU = 0.65
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """``xyxy``: four px. ``raw``: score or None. ``weak``: from a detector whose boxes carry no score."""
+    """``xyxy``: four px, inside the picture. ``raw``: the model's own score, None from a weak detector, which has none.
+    ``score``: calibrated where a map for the weights exists, else the same as ``raw``.
+    """
 
     xyxy: tuple[float, float, float, float]
     raw: float | None
-    weak: bool = False
+    score: float | None
+
+
+class Prepared(NamedTuple):
+    """``blob``: (3, h, w) float32. A point of it is (x - ``shift``) / ``scale`` of the picture of ``size`` (height, width)."""
+
+    blob: np.ndarray
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+
+
+class PersonDetector:
+    """One engine with its map: ``name``, ``weights_sha256``, ``weak``, ``calibration`` (None: scores are raw)."""
+
+    def __init__(self, settings: Detector, root: Path, calibrated: bool = True) -> None:
+        self._engine = ENGINES[settings.kind](settings, root)
+        self.name: str = self._engine.name
+        self.weights_sha256: str = self._engine.weights_sha256
+        self.weak = settings.kind == "face"
+        wanted = calibrated and not self.weak
+        self.calibration = calibration.find(settings, root, self.weights_sha256) if wanted else None
+        self._batch = settings.batch
+
+    def prepare(self, rgb: np.ndarray) -> Prepared:
+        """A picture (H, W, 3) uint8 as the model wants it."""
+        prepared: Prepared = self._engine.prepare(rgb)
+        return prepared
+
+    def infer(self, inputs: Sequence[Prepared]) -> list[list[Box]]:
+        """Boxes of each picture, best first. Where memory runs out the batch is halved, down to one picture."""
+        found: list[list[Box]] = []
+        while len(found) < len(inputs):
+            batch = inputs[len(found) : len(found) + self._batch]
+            found += [self._boxes(item, *boxes) for item, boxes in zip(batch, self._shrinking(batch))]
+        return found
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[list[Box]]:
+        """Boxes of each upright picture (H, W, 3) uint8 sRGB, in its own pixels, best first."""
+        return self.infer([self.prepare(p) for p in pictures])
+
+    def _shrinking(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        try:
+            return list(self._engine.infer(inputs))
+        except (MemoryError, RuntimeError) as error:
+            # torch's OutOfMemoryError and onnxruntime's allocation failures are RuntimeErrors without a common name.
+            short = isinstance(error, MemoryError) or "memory" in str(error).lower() or "alloc" in str(error).lower()
+            if not short or len(inputs) == 1:
+                raise
+        half = len(inputs) // 2
+        self._batch = max(1, half)
+        return self._shrinking(inputs[:half]) + self._shrinking(inputs[half:])
+
+    def _boxes(self, item: Prepared, corners: np.ndarray, raw: np.ndarray) -> list[Box]:
+        height, width = item.size
+        inside = np.clip(corners, 0, [width, height, width, height]).round(3)
+        order = np.lexsort((*inside.T, -raw))
+        shown = raw.round(5)
+        score = self.calibration(shown) if self.calibration else shown
+        if self.weak:
+            return [Box(tuple(inside[i].tolist()), None, None) for i in order]
+        return [Box(tuple(inside[i].tolist()), float(shown[i]), float(score[i])) for i in order]
 
 
 class FaceCascade:
     """OpenCV's bundled frontal-face cascade, each face extended to head and shoulders: a stop-gap without download."""
 
-    weak = True
     name = "opencv haarcascade_frontalface_default (weak)"
 
     def __init__(self, settings: Detector, root: Path) -> None:
@@ -43,21 +108,22 @@ class FaceCascade:
         self.weights_sha256 = _sha256(path)
         self._cascade = cv2.CascadeClassifier(str(path))
 
-    def __call__(self, rgb: np.ndarray) -> list[Box]:
-        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        least = max(24, min(grey.shape) // 12)
-        faces = self._cascade.detectMultiScale(grey, scaleFactor=1.08, minNeighbors=8, minSize=(least, least))
-        boxes = []
-        for x, y, w, h in np.asarray(faces, float).reshape(-1, 4):
+    def prepare(self, rgb: np.ndarray) -> Prepared:
+        return Prepared(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (rgb.shape[0], rgb.shape[1]), (1, 1), (0, 0))
+
+    def infer(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for grey in (i.blob for i in inputs):
+            least = max(24, min(grey.shape) // 12)
+            faces = self._cascade.detectMultiScale(grey, scaleFactor=1.08, minNeighbors=8, minSize=(least, least))
+            x, y, w, h = np.asarray(faces, float).reshape(-1, 4).T
             # Head and shoulders are about three faces wide and reach two and a half below the chin.
-            boxes.append(_clipped((x - w, y - 0.5 * h, x + 2 * w, y + 3.2 * h), rgb, None, True))
-        return sorted(boxes, key=lambda b: b.xyxy)
+            found.append((np.stack([x - w, y - 0.5 * h, x + 2 * w, y + 3.2 * h], axis=1), np.zeros(len(x))))
+        return found
 
 
-class OnnxYolox:
-    """A YOLOX export: (1, 3, S, S) BGR 0..255, letterboxed top left on 114; out (1, N, 85) before grid decode."""
-
-    weak = False
+class Onnx:
+    """Any ONNX detector whose head is in LAYOUTS; a fixed batch of one is fed one by one."""
 
     def __init__(self, settings: Detector, root: Path) -> None:
         import onnxruntime
@@ -65,48 +131,68 @@ class OnnxYolox:
         path = root / str(settings.weights)
         if not path.is_file():
             raise InputError(f"curate.detector.weights: {path}: no such file")
+        if settings.layout not in LAYOUTS:
+            raise InputError(f"curate.detector.layout: {settings.layout}: expected one of {', '.join(LAYOUTS)}")
         self.weights_sha256 = _sha256(path)
-        self.name = f"onnx yolox {path.name}"
+        self.name = f"onnx {settings.layout} {path.name}"
+        self._layout, self._classes = LAYOUTS[settings.layout], settings.classes
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        # 3: errors alone; older exporters earn hundreds of warnings that no user can act on.
+        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=onnxruntime.get_available_providers()
+            )
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common public base
             raise InputError(f"curate.detector.weights: {path}: onnxruntime cannot load it ({error})") from None
-        given = self._session.get_inputs()[0]
-        self._input, self._side = given.name, int(given.shape[2])
+        inputs = self._session.get_inputs()
+        self._inputs = [i.name for i in inputs]
+        n, _, h, w = inputs[0].shape
+        self._one_by_one = n == 1 or len(inputs) > 1 or self._layout.decode.__name__ == "gfl"
+        # A free size is asked for at 640, which DETR-like models are trained at.
+        self._size = (h if isinstance(h, int) else 640, w if isinstance(w, int) else 640)
 
-    def __call__(self, rgb: np.ndarray) -> list[Box]:
-        ratio = self._side / max(rgb.shape[:2])
-        h, w = round(rgb.shape[0] * ratio), round(rgb.shape[1] * ratio)
-        canvas = np.full((self._side, self._side, 3), 114, np.uint8)
-        canvas[:h, :w] = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)[..., ::-1]
-        blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
-        out = np.asarray(self._session.run(None, {self._input: blob})[0])[0]
-        centre, size = self._decode(out)
-        # Class 0 of COCO is a person; the score is objectness times class.
-        score = out[:, 4] * out[:, 5]
-        keep = np.flatnonzero(score > KEEP_SCORE)
-        corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)[keep] / ratio
-        chosen = nms(corners, score[keep])
-        return [_clipped(tuple(corners[i]), rgb, float(score[keep][i]), False) for i in chosen]
+    def prepare(self, rgb: np.ndarray) -> Prepared:
+        how = self._layout
+        size, (height, width) = (rgb.shape[0], rgb.shape[1]), self._size
+        scale = (width / size[1], height / size[0])
+        if how.fit != "stretch":
+            scale = (min(scale), min(scale))
+        w, h = max(1, round(size[1] * scale[0])), max(1, round(size[0] * scale[1]))
+        small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)
+        x, y = ((width - w) // 2, (height - h) // 2) if how.fit == "centre" else (0, 0)
+        canvas = np.full((height, width, 3), how.pad, np.float32)
+        canvas[y : y + h, x : x + w] = small[..., ::-1] if how.bgr else small
+        mean, divisor = (np.array(v, np.float32) for v in how.norm)
+        return Prepared(((canvas - mean) / divisor).transpose(2, 0, 1), size, scale, (x, y))
 
-    def _decode(self, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centres and sizes (N, 2) px of the letterboxed picture: offsets from the cell, sizes as logarithms."""
-        cells, strides = [], []
-        for stride in (8, 16, 32):
-            n = self._side // stride
-            y, x = np.mgrid[0:n, 0:n]
-            cells.append(np.stack([x.ravel(), y.ravel()], axis=1))
-            strides.append(np.full((n * n, 1), stride))
-        cell, stride_of = np.concatenate(cells), np.concatenate(strides)
-        return (out[:, :2] + cell) * stride_of, np.exp(out[:, 2:4]) * stride_of
+    def infer(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        if self._one_by_one:
+            outputs = [self._run(i.blob[None]) for i in inputs]
+        else:
+            out = self._run(np.stack([i.blob for i in inputs]))
+            outputs = [[o[k : k + 1] for o in out] for k in range(len(inputs))]
+        return [self._decoded(o, i) for o, i in zip(outputs, inputs)]
+
+    def _run(self, blob: np.ndarray) -> list[np.ndarray]:
+        feed: dict[str, np.ndarray] = {self._inputs[0]: np.ascontiguousarray(blob, np.float32)}
+        for name in self._inputs[1:]:
+            # Exports that decode themselves ask for the size that boxes shall have: width, height.
+            feed[name] = np.array([[self._size[1], self._size[0]]], np.int64)
+        return [np.asarray(o) for o in self._session.run(None, feed)]
+
+    def _decoded(self, out: list[np.ndarray], item: Prepared) -> tuple[np.ndarray, np.ndarray]:
+        corners, score = self._layout.decode(out, self._size, self._classes)
+        keep = score > KEEP_SCORE
+        corners = (corners[keep] - np.tile(item.shift, 2)) / np.tile(item.scale, 2)
+        score = score[keep].astype(np.float64)
+        chosen = nms(corners, score) if self._layout.nms else list(range(len(score)))
+        return corners[chosen], score[chosen]
 
 
 class Transformers:
-    """Any `AutoModelForObjectDetection` (RT-DETR, D-FINE, DETR, YOLOS ...) by folder or hub id."""
-
-    weak = False
+    """Any `AutoModelForObjectDetection` (RT-DETRv2, D-FINE, RF-DETR, DETR, YOLOS ...) by folder or hub id, in batches."""
 
     def __init__(self, settings: Detector, root: Path) -> None:
         import torch
@@ -115,33 +201,48 @@ class Transformers:
         folder = root / str(settings.weights)
         where = str(folder) if folder.is_dir() else str(settings.weights)
         torch.set_num_threads(1)
+        self._device = settings.device
+        if self._device == "auto":
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._processor = AutoImageProcessor.from_pretrained(where, use_fast=False)
-            self._model = AutoModelForObjectDetection.from_pretrained(where).eval()
+            model = AutoModelForObjectDetection.from_pretrained(where).eval()
         except (OSError, ValueError, ImportError) as error:
             first = str(error).splitlines()[0]
             raise InputError(f"curate.detector.weights: {where}: transformers cannot load it ({first})") from None
-        labels = {i for i, n in self._model.config.id2label.items() if str(n).lower() == "person"}
-        if not labels:
-            raise InputError(f"curate.detector.weights: {where}: none of its labels is `person`")
-        self._person = labels
-        self.name = f"transformers {self._model.config.model_type} {Path(where).name}"
-        self.weights_sha256 = _state_sha256(self._model)
+        wanted = {label.lower() for label in settings.labels}
+        self._labels = {int(i) for i, n in model.config.id2label.items() if str(n).lower() in wanted}
+        if not self._labels:
+            raise InputError(
+                f"curate.detector.weights: {where}: none of its labels is {' or '.join(f'`{n}`' for n in sorted(wanted))}"
+            )
+        self.name = f"transformers {model.config.model_type} {Path(where).name}"
+        self.weights_sha256 = _state_sha256(model)
+        self._model = model.to(self._device)
 
-    def __call__(self, rgb: np.ndarray) -> list[Box]:
+    def prepare(self, rgb: np.ndarray) -> Prepared:
+        blob = self._processor(images=rgb, return_tensors="np")["pixel_values"][0]
+        return Prepared(np.asarray(blob, np.float32), (rgb.shape[0], rgb.shape[1]), (1, 1), (0, 0))
+
+    def infer(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
         import torch
 
-        with torch.no_grad():
-            out = self._model(**self._processor(images=rgb, return_tensors="pt"))
-        found = self._processor.post_process_object_detection(
-            out, threshold=KEEP_SCORE, target_sizes=torch.tensor([rgb.shape[:2]])
-        )[0]
-        people = [
-            (tuple(box), score)
-            for box, score, label in zip(found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist())
-            if label in self._person
-        ]
-        return [_clipped(box, rgb, score, False) for box, score in sorted(people, key=lambda p: -p[1])]
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        # Models that keep the ratio give inputs of several shapes; those of one shape go together.
+        for shape in sorted({i.blob.shape for i in inputs}):
+            which = [k for k, i in enumerate(inputs) if i.blob.shape == shape]
+            blob = torch.from_numpy(np.stack([inputs[k].blob for k in which])).to(self._device)
+            with torch.inference_mode():
+                out = self._model(pixel_values=blob)
+            sizes = torch.tensor([inputs[k].size for k in which], device=self._device)
+            done = self._processor.post_process_object_detection(out, threshold=KEEP_SCORE, target_sizes=sizes)
+            for k, result in zip(which, done):
+                people = [i for i, label in enumerate(result["labels"].tolist()) if label in self._labels]
+                found[k] = (
+                    result["boxes"].cpu().numpy().astype(np.float64)[people].reshape(-1, 4),
+                    result["scores"].cpu().numpy().astype(np.float64)[people],
+                )
+        return [found[k] for k in range(len(inputs))]
 
 
 def nms(corners: np.ndarray, score: np.ndarray, iou: float = NMS_IOU) -> list[int]:
@@ -159,19 +260,6 @@ def nms(corners: np.ndarray, score: np.ndarray, iou: float = NMS_IOU) -> list[in
     return kept
 
 
-def load(settings: Detector, root: Path) -> Any:
-    """The detector a job names: callable on (H, W, 3) uint8, with ``name``, ``weights_sha256``, ``weak``. Raises
-    InputError.
-    """
-    return DETECTORS[settings.kind](settings, root)
-
-
-def _clipped(box: Any, rgb: np.ndarray, raw: float | None, weak: bool) -> Box:
-    height, width = rgb.shape[:2]
-    x0, y0, x1, y1 = (float(v) for v in box)
-    return Box((max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))), raw, weak)
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -185,8 +273,8 @@ def _state_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
-DETECTORS: dict[str, Callable[[Detector, Path], Any]] = {
+ENGINES: dict[str, Callable[[Detector, Path], Any]] = {
     "face": FaceCascade,
-    "onnx": OnnxYolox,
+    "onnx": Onnx,
     "transformers": Transformers,
 }

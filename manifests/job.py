@@ -15,26 +15,11 @@ import yaml
 from pydantic import Field
 
 from manifests.assets import SOURCE_NAMES, SOURCES, AnnySource, AssetSource
+from manifests.curation import CurateStage
 from manifests.errors import InputError, JobError
 from manifests.job_training import EvaluateStage, FinetuneStage, PretrainStage
 from manifests.model import Model
-from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share
-
-SIDE_RULES = Literal["both", "height", "max_side", "sqrt_area"]
-
-
-class SplitShares(Model):
-    """Shares of identities; held-out always means held-out identities."""
-
-    train: Share = 0.7
-    val: Share = 0.1
-    test: Share = 0.2
-
-    @pydantic.model_validator(mode="after")
-    def _sum(self) -> SplitShares:
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(f"shares must add up to 1, got {self.train + self.val + self.test:g}")
-        return self
+from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share, SplitShares
 
 
 class Engine(Model):
@@ -102,52 +87,6 @@ class RenderStage(Model):
         return self
 
 
-class Detector(Model):
-    """A person detector. `onnx`: `weights` is a file of the YOLOX layout; `transformers`: a folder or hub id;
-    `face`: OpenCV's cascade, weak.
-    """
-
-    kind: Literal["onnx", "transformers", "face"] = "face"
-    weights: str | None = None
-    layout: Literal["yolox"] = "yolox"
-
-    @pydantic.model_validator(mode="after")
-    def _weights(self) -> Detector:
-        if self.kind != "face" and not self.weights:
-            raise ValueError(
-                f"detector {self.kind} needs `weights`: a path" + (" or hub id" if self.kind == "transformers" else "")
-            )
-        return self
-
-
-class PhotoSource(Model):
-    """A folder of photographs, or `bundled`: sample pictures that arrive inside declared dependencies."""
-
-    path: str
-    licence: str = "LicenseRef-unknown"
-    consent: str = "unknown"
-    redistributable: bool = False
-
-
-class CurateStage(Model):
-    """Photographs -> decisions and kept samples."""
-
-    sources: list[PhotoSource] = Field(min_length=1)
-    min_side_px: int = Field(320, ge=1)
-    max_pixels: int = Field(100_000_000, ge=1)
-    max_bytes: int = Field(200_000_000, ge=1)
-    duplicate_distance: int = Field(31, ge=0, le=256, description="PDQ bits; 31 is Meta's default")
-    detector: Detector = Detector()
-    min_score: float = Field(0.9, ge=0, le=1, description="strict: score > min_score")
-    min_box_px: float = Field(300, ge=0, description="strict: box > min_box_px")
-    side_rule: SIDE_RULES = "both"
-    accept_weak: bool = Field(False, description="let a weak detector's boxes pass without a score")
-    seed: int = 0
-    splits: SplitShares = SplitShares(train=1.0, val=0.0, test=0.0)
-    samples_per_task: int = Field(32, ge=1)
-    workers: int = Field(0, ge=0, description="0 = one per core")
-
-
 class ReportStage(Model):
     """One self-contained HTML page."""
 
@@ -188,6 +127,10 @@ NOT_IN_DIGEST = {
     "recycle_tasks",
     "recycle_rss_mb",
     "max_rss_mb",
+    "picture_deadline_s",
+    "tombstones",
+    "partition",
+    "partition_mb",
     "samples",
     "device",
 }

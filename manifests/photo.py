@@ -20,6 +20,8 @@ MAX_BYTES = 200_000_000
 MAX_SIDE = 65_500
 FORMATS = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"}
 EXIF_ORIENTATION = 0x0112
+# 512 zero bits are 120 blocks or more: no baseline picture has them unless its tables call zeros flat.
+ZERO_RUN, PROGRESSIVE = 64, {0xC2, 0xC6, 0xCA, 0xCE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +50,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            if found.format == "JPEG":
-                _check_jpeg(data, found)
-            rgb = _to_srgb(picture)
+            checked = _strict_jpeg(data, found) if found.format == "JPEG" else None
+            # Decoding is most of the price of a photograph: what was checked is used where no profile asks for more.
+            plain = picture.mode in ("RGB", "L") and not picture.info.get("icc_profile")
+            rgb = checked if checked is not None and plain else _to_srgb(picture)
     except (OSError, ValueError, SyntaxError, Warning, MemoryError, EOFError, TypeError, IndexError) as error:
         raise PhotoError("corrupt", f"does not decode: {_first_line(error)}") from None
     return upright(rgb, found.orientation), found
@@ -98,8 +101,10 @@ def _open(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Header, Any]:
     return Header(kind, width, height, orientation if 1 <= orientation <= 8 else 1, picture.mode), picture
 
 
-def _check_jpeg(data: bytes, found: Header) -> None:
-    """Raise ValueError where libjpeg-turbo so much as warns."""
+def _strict_jpeg(data: bytes, found: Header) -> np.ndarray | None:
+    """(H, W, 3) as stored, None where simplejpeg is not installed or has no RGB of it; raises ValueError where
+    libjpeg-turbo so much as warns.
+    """
     try:
         import simplejpeg
     except ImportError:
@@ -108,8 +113,46 @@ def _check_jpeg(data: bytes, found: Header) -> None:
             raise ValueError("no end of image") from None
         if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is None:
             raise ValueError("OpenCV cannot decode it") from None
-        return
+        return None
+    if zeroed(data):
+        raise ValueError(f"{ZERO_RUN} zero bytes in a row, which its code table gives no meaning")
+    if found.mode in ("RGB", "L"):
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
     simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+    return None
+
+
+def zeroed(data: bytes) -> bool:
+    """Whether a baseline JPEG holds a run of zeros that no encoder writes: a block that storage or network lost.
+
+    The decoder takes one in fourteen such blocks for pixels. The all-zero code of a Huffman table is its first symbol;
+    where that is end-of-block, zeros are a flat area and mean nothing.
+    """
+    if data.find(bytes(ZERO_RUN)) < 0:
+        return False
+    step, firsts = 2, []
+    while step + 4 <= len(data) and data[step] == 0xFF:
+        marker, length = data[step + 1], int.from_bytes(data[step + 2 : step + 4], "big")
+        if marker == 0xC4:
+            firsts += _first_codes(data[step + 4 : step + 2 + length])
+        elif marker in PROGRESSIVE:
+            return False
+        step += 2 + length
+        if marker == 0xDA:
+            # Where components take turns, one table that gives zeros a meaning of their own is enough.
+            in_turns = data[step - length + 2] > 1 or 0 not in firsts
+            return in_turns and any(firsts) and data.find(bytes(ZERO_RUN), step) >= 0
+    return False
+
+
+def _first_codes(tables: bytes) -> list[int]:
+    """The first symbol of each table of a DHT segment: no difference (DC) and end of block (AC) are 0."""
+    found = []
+    while len(tables) > 17:
+        count = sum(tables[1:17])
+        found.append(tables[17])
+        tables = tables[17 + count :]
+    return found
 
 
 def _to_srgb(picture: Any) -> np.ndarray:

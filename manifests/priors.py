@@ -17,6 +17,20 @@ FULL_FRAME_MM = 36.0
 FACE_AZIMUTH = 0.5
 
 
+class SplitShares(Model):
+    """Shares of identities; held-out always means held-out identities."""
+
+    train: Share = 0.7
+    val: Share = 0.1
+    test: Share = 0.2
+
+    @pydantic.model_validator(mode="after")
+    def _sum(self) -> SplitShares:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, got {self.train + self.val + self.test:g}")
+        return self
+
+
 class PeoplePrior(Model):
     """How many people a scene holds, and how they stand to each other."""
 

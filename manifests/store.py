@@ -65,6 +65,17 @@ class LocalStore:
             except FileNotFoundError:
                 return []
 
+    def walk(self) -> list[str]:
+        """Every file below the root, sorted; a link that leads out of it is not part of it."""
+        with storage(self.root):
+            if self.root.is_file():
+                return [""]
+            base = self.root.resolve()
+            files = [Path(folder) / n for folder, _, names in os.walk(self.root) for n in names]
+            # Only a link can lead out, and asking every file where it really lies takes longer than listing it.
+            inside = [p for p in files if not p.is_symlink() or p.resolve().is_relative_to(base)]
+            return sorted(p.relative_to(self.root).as_posix() for p in inside)
+
     def create(self, name: str, data: bytes) -> bool:
         """Write ``name`` whole; False, and nothing changed, when it is there already."""
         path = self.root / name
@@ -177,6 +188,16 @@ class ObjectStore:
             return sorted(f"{folder}/{o['path'].rsplit('/', 1)[1]}" for o in found)
 
         return self._try(folder, listed)
+
+    def walk(self) -> list[str]:
+        """Every object below the prefix, sorted."""
+
+        def listed(key: str) -> list[str]:
+            start = f"{self._prefix}/" if self._prefix else ""
+            found = [o["path"] for page in self._o.list(self._store, self._prefix or None) for o in page]
+            return sorted(path.removeprefix(start) for path in found if path.startswith(start))
+
+        return self._try("", listed)
 
     def create(self, name: str, data: bytes) -> bool:
         """PUT with If-None-Match: False, and nothing changed, when the object is there already."""

@@ -1,185 +1,237 @@
-"""A curate stage -> a decision for every input and a dataset of the kept ones, through Ray Data; resumes by
-partition.
+"""A curate stage -> a decision for every input and a dataset of the kept ones: measure, find pairs, decide, materialise.
+
+Each part is a file or a set of files that is there or not, so that the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import logging
-import os
+import json
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from curation.measure import Measurer
-from curation.sources import Photo, listed
-from curation.stage import DECISIONS, MEASUREMENTS, decide, funnel, readings
+from curation import dedup
+from curation.calibration import hash_of
+from curation.decide import decide, funnel, read_tombstones, readings
+from curation.detectors import PersonDetector
+from curation.reading import read
+from curation.sources import listed
+from curation.stage import MEASUREMENTS
 from manifests import commit
-from manifests.errors import ShardError
-from manifests.job import CurateStage, Job
+from manifests.curation import CurateStage
+from manifests.dataset import Dataset
+from manifests.errors import InputError, JobError, PhotoError, ShardError
+from manifests.job import Job
 from manifests.plan import split_of
+from manifests.rewrite import withdraw
 from manifests.shards import ShardWriter
 from manifests.store import storage
 from pipeline.freeze import freeze
+from pipeline.measuring import REPEATING, WAVE, measure, partitions, write
 from pipeline.progress import Events, bar
 
-# Inputs of one partition: measured together, committed together, never measured again.
-PARTITION = 64
+WHOLE, PAIRS, DECIDED = "measured.parquet", "pairs.parquet", "decisions/decisions.parquet"
+ROW_GROUP = 65_536
 
 
 def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]:
     """Measure what is still missing, decide over all, write the kept. Ray must be running.
 
     ``folder``: the stage's dataset folder. ``root``: where relative paths start. Returns counts. Raises InputError,
-    JobError,
-    StorageError.
+    JobError, StorageError.
     """
     assert job.curate is not None
     stage = job.curate
     started = time.monotonic()
-    photos = listed(stage, root, folder / "bundled")
-    digest = freeze(folder, stage, [(p.uri, _sha256(p.path)) for p in photos], engine=_versions())
+    tombstones = read_tombstones(root / stage.tombstones if stage.tombstones else None)
+    engine = _engine(stage, root)
+    inputs = listed(stage, root, folder / "bundled")
+    digest = freeze(folder, stage, _frozen(stage, inputs), engine=engine)
     commit.collect_orphans(folder)
-    rows = _measured(stage, root, folder, photos)
-    decisions = decide(rows, stage)
-    _write_decisions(folder, decisions)
-    _keep(stage, folder, digest, {r["uri"]: r for r in rows}, [d for d in decisions if d["kept"]])
+    measuring = time.monotonic()
+    _measured(stage, root, folder, inputs, engine)
+    measuring = time.monotonic() - measuring
+    table, pairs = load(folder)
+    decisions = decide(table, stage, pairs, tombstones)
+    write(folder / DECIDED, decisions, synced=False)
+    materialise(stage, folder, digest, decisions)
     commit.fold(folder, "curated", digest)
+    _withdrawn(folder, decisions)
+    steps = funnel(decisions)
     result = {
         "inputs": len(decisions),
-        "kept": sum(d["kept"] for d in decisions),
+        "kept": steps[-1][2],
         "failed": 0,
+        "measuring_s": round(measuring, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
-    events.emit(
-        "stage_finished", stage="curate", funnel=funnel(decisions), readings=readings(decisions, stage), **result
-    )
+    events.emit("stage_finished", stage="curate", funnel=steps, readings=readings(decisions, stage), **result)
     return result
 
 
-def _measured(stage: CurateStage, root: Path, folder: Path, photos: list[Photo]) -> list[dict[str, Any]]:
-    """All measurement rows; partitions that are on disk are read, the others go through Ray Data."""
-    parts = {f"{first:08d}": photos[first : first + PARTITION] for first in range(0, len(photos), PARTITION)}
-    where = folder / "measurements"
-    missing = [name for name in parts if not (where / f"{name}.parquet").exists()]
-    if missing:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context.print_on_execution_start = False
-        cores = stage.workers or int(ray.cluster_resources().get("CPU", 1))
-        workers = max(1, min(cores, len(missing) * PARTITION // 8 + 1))
-        items = [
-            {"partition": name, "position": i, "photo": vars(p)} for name in missing for i, p in enumerate(parts[name])
-        ]
-        measured = ray.data.from_items(items, override_num_blocks=max(1, min(len(items), 4 * workers))).map(
-            measuring(stage, root), compute=ray.data.ActorPoolStrategy(size=workers)
-        )
-        with bar("curate") as progress:
-            shown = progress.add_task("", total=len(items), note="")
-            waiting: dict[str, list[dict[str, Any]]] = {}
-            for row in measured.iter_rows():
-                mine = waiting.setdefault(row["partition"], [])
-                mine.append(row["row"])
-                if len(mine) == len(parts[row["partition"]]):
-                    _write(where / f"{row['partition']}.parquet", sorted(mine, key=lambda r: r["uri"]), MEASUREMENTS)
-                    del waiting[row["partition"]]
-                progress.update(shown, advance=1)
-    return [r for name in parts for r in pq.read_table(where / f"{name}.parquet").to_pylist()]
+def load(folder: Path) -> tuple[pa.Table, pa.Table]:
+    """Measurements of all inputs in order of uri, and their near-duplicate pairs. Raises InputError before they exist."""
+    for name in (WHOLE, PAIRS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: holds no complete measurements; run `maquette curate` on its job to the end")
+    return pq.read_table(folder / WHOLE), pq.read_table(folder / PAIRS)
 
 
-def measuring(stage: CurateStage, root: Path) -> type:
-    """A Ray Data actor around one Measurer; its settings travel with the class, not through the object store."""
+def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Table) -> None:
+    """Write the kept photographs, original bytes untouched, in shards of `samples_per_task`, through Ray Data.
 
-    class Measure:
-        def __init__(self) -> None:
-            self._measurer = Measurer(stage, root)
-
-        def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-            return {"partition": item["partition"], "row": self._measurer.measure(Photo(**item["photo"]))}
-
-    return Measure
-
-
-def _keep(
-    stage: CurateStage, folder: Path, digest: str, measured: dict[str, dict[str, Any]], kept: list[dict[str, Any]]
-) -> None:
-    """Write the kept photographs, original bytes untouched, in shards of `samples_per_task`."""
+    What a tombstone removes keeps its place in the count, so that a longer list moves no other picture to another shard.
+    """
+    only = pc.and_(
+        pc.equal(pc.list_value_length(decisions["reasons"]), 1), pc.equal(decisions["first_fail"], "tombstone")
+    )
+    chosen = decisions.filter(pc.or_(decisions["kept"], pc.fill_null(only, False)))
     done = commit.receipts(folder)
-    for first in range(0, len(kept), stage.samples_per_task):
-        chosen = kept[first : first + stage.samples_per_task]
-        task_id = f"{first:08d}+{len(chosen)}"
-        if task_id in done:
-            continue
+    firsts = range(0, len(chosen), stage.samples_per_task)
+    names = {first: f"{first:08d}+{min(stage.samples_per_task, len(chosen) - first)}" for first in firsts}
+    tasks = [first for first in firsts if names[first] not in done]
+    for at in range(0, len(tasks), WAVE):
+        items = [
+            {"name": names[first], "first": first, "rows": chosen.slice(first, stage.samples_per_task).to_pylist()}
+            for first in tasks[at : at + WAVE]
+        ]
+        written = ray.data.from_items(items, override_num_blocks=len(items)).map(_shard(stage, folder, digest))
+        for _ in written.iter_rows():
+            pass
+
+
+def _shard(stage: CurateStage, folder: Path, digest: str) -> Any:
+    """A Ray Data task: rows of decisions -> one shard and its receipt."""
+
+    def put(item: dict[str, Any]) -> dict[str, Any]:
         outcomes = []
-        with ShardWriter(folder, task_id, "curated") as writer:
-            for i, decision in enumerate(chosen, first):
-                row = _row(stage, digest, i, decision, measured[decision["uri"]]["path"])
-                writer.append(row)
-                seconds = round(measured[decision["uri"]]["ms"] / 1e3, 6)
-                outcomes.append(commit.Outcome(row["sample_id"], i, "done", "", seconds, 1))
+        with ShardWriter(folder, item["name"], "curated") as writer:
+            for i, decision in enumerate(item["rows"], item["first"]):
+                if decision["kept"]:
+                    row = _row(stage, digest, i, decision)
+                    writer.append(row)
+                    spent = round(sum(v or 0.0 for v in decision["ms"].values()) / 1e3, 6)
+                    outcomes.append(commit.Outcome(row["sample_id"], i, "done", "", spent, 1))
             shards = writer.close()
-        commit.write_receipt(folder, commit.Receipt(task_id, digest, shards, outcomes, {}))
+        commit.write_receipt(folder, commit.Receipt(item["name"], digest, shards, outcomes, {}))
+        return {"rows": len(outcomes)}
+
+    return put
 
 
-def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any], path: str) -> dict[str, Any]:
-    with storage(Path(path)):
-        data = Path(path).read_bytes()
+def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any]) -> dict[str, Any]:
+    try:
+        data, _ = read({**d, "meta": None, "meta_offset": 0, "meta_length": 0})
+    except PhotoError as error:
+        raise ShardError(
+            f"{d['uri']}: {error.message}, though it was measured; put the file back and run again"
+        ) from None
     if hashlib.sha256(data).hexdigest() != d["sha256"]:
         raise ShardError(
-            f"{path}: the file changed while the stage ran; give the job a new `name` to curate it as it is now"
+            f"{d['uri']}: the file changed while the stage ran; give the job a new `name` to curate it as it is now"
         )
+    source = d["uri"].split("/")[0]
     return {
         "sample_id": f"{digest[:12]}-{d['sha256'][:16]}",
         "stage_digest": digest,
         "index": index,
         "split": split_of(d["sha256"], stage.splits),
-        "image": {"bytes": data, "path": Path(path).name},
-        "width": d["width"],
-        "height": d["height"],
-        "orientation": d["orientation"],
-        "sha256": d["sha256"],
-        "phash": d["phash"],
-        "boxes": d["boxes"],
-        "uri": d["uri"],
+        "image": {"bytes": data, "path": d["uri"].rpartition("/")[2].rpartition("#")[2]},
+        **{k: d[k] for k in ("width", "height", "orientation", "sha256", "phash", "boxes", "uri")},
         "rights": [
-            {
-                "id": d["uri"],
-                "source": d["uri"].split("/")[0],
-                "licence": d["licence"],
-                "consent": d["consent"],
-                "redistributable": d["redistributable"],
-            }
+            {"id": d["uri"], "source": source} | {k: d[k] for k in ("licence", "consent", "redistributable")},
         ],
     }
 
 
-def _write_decisions(folder: Path, decisions: list[dict[str, Any]]) -> None:
-    _write(folder / "decisions" / "decisions.parquet", decisions, DECISIONS)
+def _measured(stage: CurateStage, root: Path, folder: Path, inputs: pa.Table, engine: str) -> None:
+    """All measurements in one file, and the pairs among them; partitions that are on disk are read, the others made."""
+    parts = partitions(inputs, stage, engine)
+    where = folder / "measurements"
+    have = {p.stem for p in where.glob("*.parquet")} if where.is_dir() else set()
+    missing = {name: at for name, at in parts.items() if name not in have}
+    if missing:
+        listing = folder / "tmp" / "listing.arrow"
+        with storage(listing):
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            with pa.OSFile(str(listing), "wb") as file, pa.ipc.new_file(file, inputs.schema) as writer:
+                writer.write_table(inputs)
+        with bar("curate") as progress:
+            shown = progress.add_task("", total=sum(n for _, n in missing.values()), note="")
+            measure(stage, root, folder, listing, missing, lambda rows: progress.update(shown, advance=rows))
+        listing.unlink()
+    for name in have - set(parts):
+        # Of a file that changed, or of another detector.
+        (where / f"{name}.parquet").unlink()
+    key = hashlib.sha256("".join(parts).encode()).hexdigest()
+    if not (folder / WHOLE).is_file() or pq.read_schema(folder / WHOLE).metadata[b"partitions"].decode() != key:
+        _joined([where / f"{name}.parquet" for name in parts], folder / WHOLE, key)
+        (folder / PAIRS).unlink(missing_ok=True)
+    if not (folder / PAIRS).is_file():
+        write(folder / PAIRS, dedup.pairs(pq.read_table(folder / WHOLE, columns=[*dedup.VARIANTS, "thumb"])))
 
 
-def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), fresh)
-        os.replace(fresh, path)
+def _joined(files: list[Path], whole: Path, key: str) -> None:
+    """One file of many, a partition in memory at a time; inputs are in order of uri, so the rows are as well."""
+    fresh = whole.with_name(f"{whole.name}.{uuid.uuid4().hex[:8]}.tmp")
+    schema = MEASUREMENTS.with_metadata({"partitions": key})
+    with storage(whole):
+        with pq.ParquetWriter(
+            fresh, schema, compression="zstd", compression_level=1, use_dictionary=REPEATING
+        ) as writer:
+            waiting: list[pa.Table] = []
+            for i, path in enumerate(files):
+                waiting.append(pq.read_table(path, schema=MEASUREMENTS))
+                if sum(map(len, waiting)) >= ROW_GROUP or i + 1 == len(files):
+                    writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(schema.metadata))
+                    waiting = []
+        fresh.replace(whole)
 
 
-def _sha256(path: str) -> str:
-    """Of the file, or of its name where it cannot be read: the decision row will say why."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"
+def _frozen(stage: CurateStage, inputs: pa.Table) -> list[tuple[str, str]]:
+    """(source, sha256 of what it lists): names, places and sizes; the bytes are checked when they are measured."""
+    found = []
+    for path in sorted({s.path for s in stage.sources}):
+        own = inputs.filter(pc.starts_with(inputs["uri"], path.strip("/") if path != "bundled" else "bundled/"))
+        digest = hashlib.sha256()
+        for batch in own.select(["uri", "kind", "offset", "length"]).to_batches(max_chunksize=65536):
+            digest.update(json.dumps(batch.to_pydict()).encode())
+        found.append((f"{path} ({len(own)} inputs)", digest.hexdigest()))
+    return found
 
 
-def _versions() -> str:
-    return ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("pillow", "simplejpeg", "pdqhash"))
+def _engine(stage: CurateStage, root: Path) -> str:
+    """What makes the measurements: versions, weights and maps. Raises JobError where a preset lacks its map."""
+    parts = [f"{n} {importlib.metadata.version(n)}" for n in ("pillow", "simplejpeg", "pdqhash")]
+    for settings in filter(None, (stage.detector, stage.head_detector)):
+        detector = PersonDetector(settings, root)
+        if stage.preset and settings is stage.detector and not (stage.raw or detector.weak or detector.calibration):
+            raise JobError(
+                f"curate.preset {stage.preset}: score > {stage.min_score:g} means a calibrated score, and there is no map "
+                f"for the weights of {detector.name} ({detector.weights_sha256[:12]}); make one with `maquette calibrate`, "
+                "or set curate.raw: true to hold the model's own score against it"
+            )
+        table = detector.calibration
+        parts.append(f"{detector.name} {detector.weights_sha256} {hash_of(table) if table else 'raw'}")
+    return ", ".join(parts)
+
+
+def _withdrawn(folder: Path, decisions: pa.Table) -> None:
+    """Take what a tombstone names out of shards that an earlier run wrote."""
+    if commit.newest_manifest(folder) is None:
+        return
+    gone = set(decisions.filter(pc.equal(decisions["first_fail"], "tombstone"))["sha256"].to_pylist())
+    labels = Dataset(folder).labels.table if gone else None
+    if labels is None:
+        return
+    ids = [i for i in labels["sample_id"].to_pylist() if any(i.endswith(s[:16]) for s in gone if s)]
+    if ids:
+        withdraw(folder, ids, "named by curate.tombstones")

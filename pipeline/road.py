@@ -153,11 +153,13 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
                 problems.append(f'finetune.{i}.augment.backgrounds: "{folder}": no such folder (looked in {root})')
     if job.curate and "curate" in wanted:
         for i, source in enumerate(job.curate.sources):
-            if source.path != "bundled" and not (root / source.path).exists():
-                problems.append(f'curate.sources.{i}.path: "{source.path}": no such folder (looked in {root})')
-        detector = job.curate.detector
-        if detector.kind == "onnx" and not (root / str(detector.weights)).is_file():
-            problems.append(f'curate.detector.weights: "{detector.weights}": no such file (looked in {root})')
+            local = source.path != "bundled" and not REMOTE.match(source.path)
+            if local and not (root / source.path).exists():
+                problems.append(f'curate.sources.{i}.path: "{source.path}": no such file or folder (looked in {root})')
+        for name in ("detector", "head_detector"):
+            detector = getattr(job.curate, name)
+            if detector and detector.kind == "onnx" and not (root / str(detector.weights)).is_file():
+                problems.append(f'curate.{name}.weights: "{detector.weights}": no such file (looked in {root})')
     if problems:
         raise JobError(problems)
 

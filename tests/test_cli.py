@@ -26,7 +26,7 @@ def test_a_yaml_mistake_ends_in_one_line_per_mistake_and_exit_2(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("name: x\ncurate: {sources: [{path: nowhere}]}\n", 'curate.sources.0.path: "nowhere": no such folder'),
+        ("name: x\ncurate: {sources: [{path: nowhere}]}\n", 'curate.sources.0.path: "nowhere": no such file or folder'),
         ("name: x\npretrain: {data: [nowhere]}\n", 'pretrain.data: "nowhere"'),
         ("name: x\nfinetune: [{name: d, task: depth, data: [render]}]\n", 'finetune.0.data: "render"'),
         ("name: x\n", "no section to run"),

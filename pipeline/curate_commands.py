@@ -1,0 +1,183 @@
+"""The commands of curation: stored measurements under another policy, and a detector's map from labelled photographs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from manifests.errors import InputError, JobError, PhotoError
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder, or its curate/ folder")]
+Folds = Annotated[int, typer.Option(min=2, help="the report judges each picture by a map fitted on the others' folds")]
+
+
+def decide(
+    folder: RunFolder,
+    policy: Annotated[Path, typer.Option(help="YAML with rules of the job's curate section, such as min_score: 0.8")],
+    out: Annotated[
+        Path | None, typer.Option(help="table to write; default: RUN/curate/decisions/POLICY.parquet")
+    ] = None,
+) -> None:
+    """Decide again from stored scores, without pixels: a million photographs in seconds."""
+    from curation.decide import decide as by
+    from curation.decide import funnel, read_tombstones
+    from pipeline.curate import load
+    from pipeline.measuring import write
+
+    stage = folder / "curate" if (folder / "curate").is_dir() else folder
+    rules = read_policy(policy)
+    table, pairs = load(stage)
+    started = time.perf_counter()
+    dead = read_tombstones(policy.parent / rules.tombstones if rules.tombstones else None)
+    decisions = by(table, rules, pairs, dead)
+    path = out or stage / "decisions" / f"{policy.stem}.parquet"
+    write(path, decisions, synced=False)
+    for rule, came, went in funnel(decisions):
+        if came != went:
+            typer.echo(f"  {rule:<12} {came:>10} -> {went}")
+    kept = funnel(decisions)[-1][2]
+    typer.echo(f"{path}: {kept} of {len(decisions)} kept, decided in {time.perf_counter() - started:.1f} s")
+
+
+def read_policy(path: Path) -> Any:
+    """A checked Policy from YAML. Raises InputError, JobError."""
+    import pydantic
+
+    from manifests.curation import Policy
+
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--policy {path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        raise JobError(f"--policy {path}: expected rules such as min_score: 0.8, got {type(tree).__name__}")
+    try:
+        return Policy.model_validate(tree)
+    except pydantic.ValidationError as error:
+        known = ", ".join(Policy.model_fields)
+        raise JobError(
+            [
+                f"--policy {path}: {'.'.join(map(str, e['loc'])) or 'policy'}: "
+                + (f"unknown rule; known: {known}" if e["type"] == "extra_forbidden" else e["msg"])
+                for e in error.errors()
+            ]
+        ) from None
+
+
+def calibrate(
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="folder with index.json, or a COCO annotation file")],
+    weights: Annotated[str, typer.Option(help="ONNX file, or transformers folder or hub id")],
+    kind: Annotated[str, typer.Option(help="onnx or transformers")] = "onnx",
+    layout: Annotated[str, typer.Option(help="head of an ONNX file: yolox, picodet, nanodet, detr, ...")] = "yolox",
+    out: Annotated[Path | None, typer.Option(help="map to write; default: WEIGHTS.calibration.json")] = None,
+    report: Annotated[bool, typer.Option("--report", help="rates on held-out pictures, with 95 % intervals")] = False,
+    folds: Folds = 5,
+    seed: Annotated[int, typer.Option(help="of the split and the resampling")] = 0,
+) -> None:
+    """Fit the map from a detector's own scores to calibrated ones, on photographs whose people are all marked."""
+    from curation import calibration
+    from curation.detectors import PersonDetector
+
+    try:
+        settings = _settings(kind, weights, layout)
+        detector = PersonDetector(settings, Path.cwd(), calibrated=False)
+        judged = judge_all(detector, photos)
+        if report:
+            for line in report_lines(judged, detector, folds, seed):
+                typer.echo(line)
+        found = calibration.fit(judged, detector.weights_sha256, detector.name, seed)
+        path = out or Path(f"{weights}.calibration.json")
+        calibration.save(found, path)
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}; give another place with --out") from None
+    raw, low, high = found.raw_at(0.9)
+    typer.echo(
+        f"{path}: {found.boxes} boxes on {found.pictures} pictures, {found.people} people, {found.family} map; "
+        f"0.9 is raw {raw:.3f} (95 %: {low:.3f} to {high:.3f})"
+    )
+
+
+def _settings(kind: str, weights: str, layout: str) -> Any:
+    from manifests.curation import Detector
+
+    if kind not in ("onnx", "transformers"):
+        raise InputError(f"--kind {kind}: expected onnx or transformers; a weak detector has no score to calibrate")
+    return Detector(kind=kind, weights=weights, layout=layout)
+
+
+def judge_all(detector: Any, photos: Path) -> list[Any]:
+    """A Judged for each labelled photograph, in the order of the labels."""
+    import numpy as np
+
+    from curation.scoring import judge, labelled
+    from manifests.photo import decode
+    from pipeline.progress import bar
+
+    found = []
+    with bar("calibrate") as progress:
+        entries = labelled(photos)
+        shown = progress.add_task("", total=len(entries), note="")
+        for entry in entries:
+            try:
+                rgb, _ = decode(entry.path.read_bytes())
+            except PhotoError as error:
+                raise InputError(f"{entry.path}: {error.message}; take it out of the labels") from None
+            boxes = detector.detect([rgb])[0]
+            corners = np.array([b.xyxy for b in boxes], float).reshape(-1, 4)
+            found.append(judge(corners, np.array([b.raw for b in boxes], float), entry.boxes))
+            progress.update(shown, advance=1)
+    return found
+
+
+def report_lines(judged: Sequence[Any], detector: Any, folds: int, seed: int) -> list[str]:
+    """What a map is worth on pictures that it was not fitted on: one line a rate, each with its 95 % interval.
+
+    Pictures are dealt to ``folds`` by ``seed``; each is judged by the map of the other folds.
+    """
+    import numpy as np
+
+    from curation import calibration
+    from curation.decide import side
+    from curation.scoring import over_pictures, wilson
+    from curation.stage import READINGS
+    from manifests.seeds import generator
+
+    order = generator("calibration", seed, "split").permutation(len(judged))
+    held, sure = [], []
+    for k in range(folds):
+        apart = set(order[k::folds].tolist())
+        train = [j for i, j in enumerate(judged) if i not in apart]
+        fitted = calibration.fit(train, detector.weights_sha256, detector.name, seed)
+        held += [judged[i] for i in sorted(apart)]
+        sure += [fitted(judged[i].raw) > 0.9 for i in sorted(apart)]
+    lines = [
+        f"{detector.name}: {len(held)} pictures, each judged by a map fitted on {folds - 1} of {folds} parts (seed {seed})"
+    ]
+
+    def line(name: str, rate: tuple[float, float, float], n: int) -> None:
+        lines.append(f"  {name:<44} {rate[0]:.3f}  (95 %: {rate[1]:.3f} to {rate[2]:.3f}; n {n})")
+
+    people = np.array([j.people > 0 for j in held])
+    seen = np.array([bool(s.any()) for s in sure])
+    line("recall of person images, rule off", wilson(int((seen & people).sum()), int(people.sum())), int(people.sum()))
+    line("precision of person images, rule off", wilson(int((seen & people).sum()), int(seen.sum())), int(seen.sum()))
+    hits, n = [int(j.right[s].sum()) for j, s in zip(held, sure)], [int(s.sum()) for s in sure]
+    line("precision of boxes above calibrated 0.9", over_pictures(hits, n, seed), sum(n))
+    raw = [int((j.raw > 0.9).any()) for j in held if j.people]
+    line("recall of person images at raw 0.9", wilson(sum(raw), len(raw)), len(raw))
+    for reading in READINGS:
+        truth = np.array([bool((side(j.truth, reading) > 300).any()) for j in held])
+        found = np.array([bool((s & (side(j.corners, reading) > 300)).any()) for j, s in zip(held, sure)])
+        both = int((truth & found).sum())
+        line(f"{reading} > 300 px: recall", wilson(both, int(truth.sum())), int(truth.sum()))
+        line(f"{reading} > 300 px: precision", wilson(both, int(found.sum())), int(found.sum()))
+        line(f"{reading} > 300 px: share kept", wilson(int(found.sum()), len(held)), len(held))
+    return lines
+
+
+COMMANDS = (decide, calibrate)
