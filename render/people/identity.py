@@ -11,8 +11,11 @@ from manifests.clothes import ClothesPrior
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
 
-# Ten tones from light to dark in the order of the Monk scale (linear RGB of its published sRGB swatches).
-MONK_SRGB = ["f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420"]
+# CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
+# albedo would be chalk and coal: lightness is brought into the range that spectrophotometers find on faces, with the redness
+# and yellowness they find there (about 28 to 70, a* 9 to 10.5, b* 12 to 16; Xiao et al. 2017, Skin Research and Technology).
+MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
+SKIN_LAB = np.array([[28.0, 9.0, 12.0], [70.0, 10.5, 16.0]])
 HAIR_SRGB = ["0c0a09", "1c1411", "33221a", "53361f", "7a5230", "a87b43", "c9a66b", "6e6a66", "b9b4ad", "7a2e14"]
 IRIS_SRGB = ["3b2314", "5a3a1e", "6b7a4b", "4f6f8f", "7d8a94"]
 
@@ -52,10 +55,21 @@ def draw_look(
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
     return Look(
         shape=shape,
-        skin=linear(MONK_SRGB[monk], 0.9),
+        skin=skin_albedo(shape.skin_tone),
         monk=monk + 1,
         hair=linear(hair),
         hair_style=str(rng.choice(styles)),
         iris=linear(str(rng.choice(IRIS_SRGB[: 2 if monk > 5 else 5]))),
         outfit=outfit,
     )
+
+
+def skin_albedo(tone: int) -> tuple[float, float, float]:
+    """Linear RGB of skin of Monk ``tone`` 1 to 10."""
+    share = (MONK_LIGHTNESS[tone - 1] - min(MONK_LIGHTNESS)) / (max(MONK_LIGHTNESS) - min(MONK_LIGHTNESS))
+    lightness, a, b = SKIN_LAB[0] + share * (SKIN_LAB[1] - SKIN_LAB[0])
+    # CIE 15: Lab to XYZ under D65, then IEC 61966-2-1's matrix to linear RGB.
+    f = np.array([a / 500, 0.0, -b / 200]) + (lightness + 16) / 116
+    xyz = np.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * [0.95047, 1.0, 1.08883]
+    r, g, b = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]) @ xyz
+    return float(r), float(g), float(b)
