@@ -47,8 +47,8 @@ HERE = Path(__file__).parent
 WIDTH, HEIGHT = 768, 1024
 MOST_OF_FRAME = 0.35
 PSNR_ALLOWANCE_DB = 0.3
-# Sampling seeds that our PSNR is averaged over; BlenderProc sets its own.
-SEEDS = (7, 8, 9, 10)
+# Sampling seeds that both PSNR are averaged over: one seed's is 0.2 dB off.
+SEEDS, REFERENCE_SEED = (7, 8, 9, 10), 11
 
 
 @dataclasses.dataclass
@@ -159,6 +159,8 @@ def peer(args: argparse.Namespace, case: Case, mode: str, folder: Path, shrink: 
         "threads": args.threads,
         "samples": args.samples,
         "reference": args.reference,
+        "seeds": SEEDS,
+        "reference_seed": REFERENCE_SEED,
         "out": str(folder / f"hdf5-{case.framing}"),
         "result": str(folder / f"{mode}-{case.framing}.npz"),
         "case": {
@@ -188,8 +190,8 @@ def psnr(picture: np.ndarray, reference: np.ndarray, where: np.ndarray) -> float
     return float(10 * np.log10(255**2 / np.mean(error**2)))
 
 
-def quality(args: argparse.Namespace, case: Case, folder: Path) -> tuple[list[float], float]:
-    """PSNR in dB of one half-size frame, each against its own reference, over the person: ours by seed, BlenderProc's."""
+def quality(args: argparse.Namespace, case: Case, folder: Path) -> tuple[list[float], list[float]]:
+    """PSNR in dB of one half-size frame, each against its own reference, over the person, by seed: ours, BlenderProc's."""
     from render.blender.engine import BlenderEngine
 
     camera = case.cameras[0]
@@ -202,11 +204,11 @@ def quality(args: argparse.Namespace, case: Case, folder: Path) -> tuple[list[fl
         engine = BlenderEngine(Engine(samples=samples, denoiser=denoiser), args.threads, folder)
         return lighting.composite(engine.render(dataclasses.replace(scene, seed=seed), border).rgba, behind)
 
-    reference = picture(args.reference, "none", 11)
+    reference = picture(args.reference, "none", REFERENCE_SEED)
     where = cv2.dilate(embree.cast(scene.people, small).mask, np.ones((5, 5), np.uint8)) > 0
     _, theirs = peer(args, case, "quality", folder, 2)
     mine = [psnr(picture(args.samples, args.denoiser, seed), reference, where) for seed in SEEDS]
-    return mine, psnr(theirs["colors"], theirs["reference"], where)
+    return mine, [psnr(colours, theirs["reference"], where) for colours in theirs["colors"]]
 
 
 def geometry(case: Case, theirs: dict[str, np.ndarray]) -> str:
@@ -276,11 +278,12 @@ def main() -> None:
             # The claim is about full bodies; the last of the others stands in where they are not asked for.
             ratio = here if framing == "full" or "full" not in args.framings else ratio
             if framing == "full" and not args.no_quality:
-                seeds, b = quality(args, case, folder)
-                a = statistics.mean(seeds)
+                found = quality(args, case, folder)
+                a, b = map(statistics.mean, found)
+                spread = " and ".join(f"{min(x):.2f} to {max(x):.2f}" for x in found)
                 print(
-                    f"{framing}: PSNR over the person at half size, ours {a:.2f} dB in the mean of {len(seeds)} seeds "
-                    f"({min(seeds):.2f} to {max(seeds):.2f}), BlenderProc {b:.2f} dB"
+                    f"{framing}: PSNR over the person at half size, mean of {len(SEEDS)} seeds: ours {a:.2f} dB, "
+                    f"BlenderProc {b:.2f} dB ({spread})"
                 )
                 if a < b - PSNR_ALLOWANCE_DB:
                     sys.exit(f"ours is more than {PSNR_ALLOWANCE_DB} dB worse: the ratio does not count")

@@ -59,7 +59,13 @@ if told["mode"] == "time":
     np.savez(told["result"], **{k: data[k][0] for k in ("depth", "normals", "colors")})
     print("RESULT", json.dumps({"cold": cold, "render": rendered, "write": written, "frames": len(case["poses"])}))
 else:
-    colours = frames(1)[2]["colors"][0]
+    import bpy
+
+    colours = []
+    for seed in told["seeds"]:
+        bpy.context.scene.cycles.seed = seed
+        colours.append(frames(1)[2]["colors"][0])
+    bpy.context.scene.cycles.seed = told["reference_seed"]
     bproc.renderer.set_denoiser(None)
     bproc.renderer.set_max_amount_of_samples(told["reference"])
     np.savez(told["result"], colors=colours, reference=frames(1)[2]["colors"][0])
