@@ -75,7 +75,7 @@ def upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
 
 def _open(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Header, Any]:
     """The header and a lazy PIL picture."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise PhotoError("empty", "zero bytes")
@@ -91,7 +91,9 @@ def _open(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Header, Any]:
     except Image.DecompressionBombError as error:
         raise PhotoError("too_large", _first_line(error)) from None
     except Exception as error:  # noqa: BLE001 - parsers of hostile headers raise anything; each is the same answer
-        raise PhotoError("format", f"not a photograph ({_first_line(error)})") from None
+        # Pillow names the buffer by its address, which would differ from run to run.
+        said = "cannot identify image file" if isinstance(error, UnidentifiedImageError) else _first_line(error)
+        raise PhotoError("format", f"not a photograph ({said})") from None
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
         raise PhotoError("too_large", f"{width}x{height} pixels, {max_pixels} allowed")
     if width < 1 or height < 1:

@@ -38,8 +38,9 @@ def job(tmp_path: Path, name: str, **changes) -> Path:
 
 
 def decisions(folder: Path) -> list[dict]:
+    """All rows but what two runs may differ in: milliseconds, and the folder of the run's own copy of bundled pictures."""
     rows = pq.read_table(folder / "decisions/decisions.parquet").to_pylist()
-    return [{k: v for k, v in r.items() if k != "ms"} for r in rows]
+    return [{k: v for k, v in r.items() if k != "ms"} | {"file": r["file"].removeprefix(str(folder))} for r in rows]
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:

@@ -77,8 +77,9 @@ def people() -> list[PersonMesh]:
     anny = AnnyPeople(AnnySource(count=4), 3)
     found = [anny.load(key, rng) for _, key, _ in anny.identities()]
     for person in found:
-        # Cloth's procedural bump changes how Cycles shades it and is no part of any normal that we write.
-        person.mesh.materials = [dataclasses.replace(m, bump=0.0) for m in person.mesh.materials]
+        # Cloth's procedural bump changes how Cycles shades it and is no part of any normal that we write. Weaves are finer than
+        # a pixel: a hundredth of a texel turns them by more than the limit below.
+        person.mesh.materials = [dataclasses.replace(m, bump=0.0, normal_texture=None) for m in person.mesh.materials]
     for kind, make in bodies.KINDS.items():
         found += [bodies.person(f"{kind}/{i}", make(rng)) for i in range(2)]
     if (SHARED / "assets" / "people").is_dir():
