@@ -25,3 +25,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["MAQUETTE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def body():
+    """The parametric body, made once."""
+    from render.assets.anny import _studio
+
+    return _studio()[0]
+
+
+@pytest.fixture(scope="session")
+def rig(body):
+    """Its anatomical joints."""
+    from render.people import joints
+
+    return joints.rig_of(body)

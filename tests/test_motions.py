@@ -12,20 +12,10 @@ from manifests.assets import AnnySource
 from manifests.bodies import PosePrior
 from manifests.errors import InputError
 from manifests.seeds import generator
-from render.assets.anny import AnnyPeople, _studio
+from render.assets.anny import AnnyPeople
 from render.people import joints
 from render.people.motions import Motions
 from tests.test_poses import PLAIN, keypoints, limb, off_deg
-
-
-@pytest.fixture(scope="module")
-def body():
-    return _studio()[0]
-
-
-@pytest.fixture(scope="module")
-def rig(body):
-    return joints.rig_of(body)
 
 
 def amass(path: Path, width: int, joint: int | None = None, vector=(0, 0, 0), yaw: float = 0.0) -> Path:

@@ -23,16 +23,6 @@ ARM = ("clavicle", "shoulder01", "upperarm", "lowerarm", "wrist", "finger", "met
 PLAIN = {"age": 0.67, "gender": 0.5}
 
 
-@pytest.fixture(scope="module")
-def body():
-    return _studio()[0]
-
-
-@pytest.fixture(scope="module")
-def rig(body):
-    return joints.rig_of(body)
-
-
 def keypoints(body, rig, turns) -> dict[str, np.ndarray]:
     posed = body.posed(PLAIN, rig.local(rig.bones(turns)))
     return dict(zip(COCO17, posed.keypoints))
