@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -21,9 +22,12 @@ from manifests.seeds import generator
 from render import backdrop, lighting
 from render.assets import Source, source_of
 from render.framing import ATTEMPTS, draw_camera
-from render.groundtruth import embree, keypoints, verify
+from render.groundtruth import coverage, embree, keypoints, verify
 from render.placement import stand_together
 from render.scene import Camera, Lighting, PersonMesh, Scene
+
+if TYPE_CHECKING:
+    from render.blender.engine import Frame
 
 
 def pool(stage: RenderStage, root: Path) -> tuple[list[Identity], list[tuple[str, str]]]:
@@ -95,8 +99,7 @@ class Renderer:
             spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
         )
         clock.lap("verify")
-        image = lighting.composite(frame.rgba, lighting.behind(scene))
-        alpha = np.rint(np.clip(frame.coverage, 0, 1) * 255).astype(np.uint8)
+        image, alpha = finish(frame, truth, caster, scene)
         people = describe(scene.people, truth.mask, scene.camera, caster if see_through else None)
         clock.lap("compose")
         self.seconds = dict(clock.laps)
@@ -130,6 +133,15 @@ class Renderer:
                 "denoiser": self._stage.engine.denoiser,
             },
         )
+
+
+def finish(frame: Frame, truth: embree.Truth, caster: embree.Caster, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """The picture over its background, (H, W, 3) uint8 sRGB, and the people's alpha, (H, W) uint8."""
+    covered = coverage.settled(frame.coverage, truth.mask, caster, scene.camera)
+    # With shadows the film's alpha is the people's no more, and the shadow under a foot has its own share of an edge.
+    rgba = frame.rgba if scene.shadows else coverage.premultiplied(frame.rgba, covered)
+    image = lighting.composite(rgba, lighting.behind(scene))
+    return image, np.rint(np.clip(covered, 0, 1) * 255).astype(np.uint8)
 
 
 class Studio:

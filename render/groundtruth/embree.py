@@ -93,6 +93,25 @@ class Caster:
                 break
         return face, z, weights
 
+    def blocked(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) bool twice: rays from the camera that meet an opaque surface, and those that meet any surface at all.
+
+        ``directions``: (N, 3) float32 camera frame. Where everything is opaque both are the same array.
+        """
+        origins = np.zeros_like(directions)
+        anything = np.asarray(self._scene.run(origins, directions, query="OCCLUDED")) >= 0
+        opaque = np.concatenate(
+            [
+                np.array([x.alpha_mode == "opaque" for x in p.mesh.materials])[p.mesh.material_index]
+                for p in self._people
+            ]
+        )
+        if opaque.all():
+            return anything, anything
+        scene = EmbreeScene()
+        TriangleMesh(scene, np.ascontiguousarray(self._triangles[opaque], np.float32))
+        return np.asarray(scene.run(origins, directions, query="OCCLUDED")) >= 0, anything
+
     def normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """(N, 3) float64 unit interpolated vertex normals, camera frame; turned round where a sheet is seen from
         behind.
