@@ -79,24 +79,29 @@ class MaskedAutoencoder(nn.Module):
         visible = self.to_decoder(self.encoder(images, order[:, :seen], patches=patches)[-1])
         grid = (images.shape[2] // patch, images.shape[3] // patch)
         cls_place, places = self.places(grid, images.device)
-        x = self.mask_token + F.embedding(masked, places)
         at = F.embedding(order[:, :seen], places)
         visible = visible + torch.cat([cls_place.expand(len(at), -1, -1), at], dim=1)
-        x = self.decode(visible, x)
+        x = self.decode(visible, masked, self.mask_token[0] + places)
         prediction = self.head(self.norm(x)).float()
-        return F.mse_loss(prediction, normalised(gather(patches, masked).float())), prediction
+        # Normalised where they lie: after the gather a compiler would fetch them by index once for each statistic.
+        return F.mse_loss(prediction, gather(normalised(patches.float()), masked)), prediction
 
-    def decode(self, visible: Tensor, queries: Tensor) -> Tensor:
-        """``visible``: (B, 1 + S, D) with the class token, ``queries``: (B, M, D) -> (B, M, D)."""
+    def decode(self, visible: Tensor, masked: Tensor, queries: Tensor) -> Tensor:
+        """``visible``: (B, 1 + S, D) with the class token, ``queries``: (N, D) of each place, of which (B, M) int64 ``masked``
+        are asked -> (B, M, D).
+        """
+        x = F.embedding(masked, queries)
         if self.cross:
             for block in self.decoder:
-                queries = through(block, self.checkpointing, queries, visible)
-            return queries
-        x = torch.cat([visible, queries], dim=1)
+                x = through(block, self.checkpointing, x, visible)
+            return x
+        x = torch.cat([visible, x], dim=1)
         last = len(self.decoder) - 1
         for i, block in enumerate(self.decoder):
+            # Before the first block a masked token is its place's alone: what a batch needs of it is made once a place.
+            ready = F.embedding(masked, block.attention.qkv(block.norm1(queries))) if i == 0 else None
             # What the last block would make of seen tokens is looked at by nobody.
-            x = through(block, self.checkpointing, x, visible.shape[1] if i == last else 0)
+            x = through(block, self.checkpointing, x, visible.shape[1] if i == last else 0, ready)
         return x
 
     def places(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -48,9 +48,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        b, n, d = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, first: int = 0, ready: Tensor | None = None) -> Tensor:
+        qkv = self.qkv(x) if ready is None else torch.cat([self.qkv(x), ready], dim=1)
+        b, n, d = *qkv.shape[:2], x.shape[2]
+        q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q[:, :, first:], k, v)
         return self.proj(out.transpose(1, 2).reshape(b, n - first, d))
 
@@ -64,9 +65,13 @@ class Block(nn.Module):
         self.attention = Attention(dim, heads)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """``x``: (B, T, D) -> (B, T - first, D): all tokens are attended to, those before ``first`` are not carried on."""
-        x = x[:, first:] + self.attention(self.norm1(x), first)
+    def forward(self, x: Tensor, first: int = 0, ready: Tensor | None = None) -> Tensor:
+        """``x``: (B, T, D) -> (B, T - first, D): all tokens are attended to, those before ``first`` are not carried on.
+
+        ``ready``: (B, R, 3 D) queries, keys and values of the last R tokens, where the caller has them from elsewhere.
+        """
+        known = 0 if ready is None else ready.shape[1]
+        x = x[:, first:] + self.attention(self.norm1(x[:, : x.shape[1] - known]), first, ready)
         return x + self.mlp(self.norm2(x))
 
 
