@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from curation import filters, provenance, reading
-from curation.detectors import Box, PersonDetector, Prepared
+from curation.boxes import Box, Prepared
+from curation.detectors import PersonDetector
 from curation.fingerprint import fingerprint
 from curation.stage import MEASUREMENTS, STEPS
 from manifests import photo
