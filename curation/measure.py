@@ -140,7 +140,7 @@ class Measurer:
         quality = filters.measure(grey)
         row |= {n: round(getattr(quality, n), 4) for n in ("blur", "dark", "bright", "entropy", "border")}
         clock("quality")
-        marks = fingerprint(grey, quality)
+        marks = fingerprint(grey, quality.inner)
         row["phash"], row["phash_mirrored"], row["thumb"] = marks.plain, marks.mirrored, marks.thumb
         row["phash_trimmed"], row["phash_trimmed_mirrored"] = marks.trimmed, marks.trimmed_mirrored
         clock("hash")
