@@ -2,7 +2,7 @@
 
     python -m venv /tmp/peer && /tmp/peer/bin/pip install "numpy<2" pillow scikit-learn tqdm PyWavelets
     /tmp/peer/bin/pip install --no-deps imagededup
-    nice -n -15 python benchmarks/curation.py --photos ../shared/photos/img --weights ../shared/weights/yolox_nano.onnx \
+    python benchmarks/curation.py --photos ../shared/photos/img --weights ../shared/weights/yolox_nano.onnx \
         --peer-python /tmp/peer/bin/python
 
 The corpus is made of the photographs given: each in ten crops, sizes and qualities. The peer runs in the same minutes, one
