@@ -8,6 +8,7 @@ A new head needs one decoder, if none here fits, and one line at the foot.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -103,7 +104,8 @@ def finished(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence
     return boxes[keep].astype(np.float64), scores[keep].astype(np.float64)
 
 
-def grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=64)
+def grid(size: tuple[int, int], strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Cell numbers x, y (N, 2) and strides (N, 1), row by row, stride after stride; a last part of a cell counts."""
     cells, of = [], []
     for stride in strides:

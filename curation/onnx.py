@@ -117,8 +117,12 @@ class Onnx:
 
     def _blob(self, view: View) -> np.ndarray:
         """(3, h, w) float32 as the model was trained on."""
-        mean, divisor = (np.array(v, np.float32) for v in self._layout.norm)
-        return ((view.blob.astype(np.float32) - mean) / divisor).transpose(2, 0, 1)
+        blob = np.empty((3, *view.blob.shape[:2]), np.float32)
+        for plane, channel, mean, divisor in zip(blob, cv2.split(view.blob), *self._layout.norm):
+            np.subtract(channel, mean, out=plane, dtype=np.float32)
+            if divisor != 1:
+                plane /= divisor
+        return blob
 
     def _run(self, blob: np.ndarray) -> list[np.ndarray]:
         feed: dict[str, np.ndarray] = {self._inputs[0]: np.ascontiguousarray(blob, np.float32)}
