@@ -53,7 +53,9 @@ def gfl(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence[int]
     """
     if len(out) == 1:
         rows = out[0][0]
-        bins = next(b for b in (8, 16) if rows.shape[1] > 4 * b)
+        bins = 8  # of every release; more would be 16, with few classes: no width tells them apart
+        if rows.shape[1] <= 4 * bins:
+            raise ValueError(f"{rows.shape[1]} columns hold no distributions")
         scores, spread = rows[:, : -4 * bins], rows[:, -4 * bins :]
     else:
         half = len(out) // 2
