@@ -8,6 +8,7 @@ A new head needs one decoder, if none here fits, and one line at the foot.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,7 +25,8 @@ class Layout:
 
     ``fit``: "corner" scales by one factor and pads right and below, "centre" pads all around, "stretch" fills the input.
     ``bgr``: order of the channels. ``norm``: mean and divisor of each channel in that order, of values 0..255.
-    ``pad``: value of the padding before that. ``nms``: whether boxes still overlap.
+    ``pad``: value of the padding before that. ``nms``: whether boxes still overlap. ``any_size``: whether models of this
+    kind were trained at several sizes and are at home at all of them, if their graph is.
     """
 
     decode: Callable[[Sequence[np.ndarray], tuple[int, int], Sequence[int]], Decoded]
@@ -33,6 +35,7 @@ class Layout:
     norm: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     pad: float = 0.0
     nms: bool = True
+    any_size: bool = False
 
 
 def yolox(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence[int]) -> Decoded:
@@ -50,7 +53,9 @@ def gfl(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence[int]
     """
     if len(out) == 1:
         rows = out[0][0]
-        bins = next(b for b in (8, 16) if rows.shape[1] > 4 * b)
+        bins = 8  # of every release; more would be 16, with few classes: no width tells them apart
+        if rows.shape[1] <= 4 * bins:
+            raise ValueError(f"{rows.shape[1]} columns hold no distributions")
         scores, spread = rows[:, : -4 * bins], rows[:, -4 * bins :]
     else:
         half = len(out) // 2
@@ -101,7 +106,8 @@ def finished(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence
     return boxes[keep].astype(np.float64), scores[keep].astype(np.float64)
 
 
-def grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=64)
+def grid(size: tuple[int, int], strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Cell numbers x, y (N, 2) and strides (N, 1), row by row, stride after stride; a last part of a cell counts."""
     cells, of = [], []
     for stride in strides:
@@ -130,7 +136,7 @@ def _corners(centre: np.ndarray, extent: np.ndarray) -> np.ndarray:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "yolox": Layout(yolox, "corner", True, NOTHING, 114.0),
+    "yolox": Layout(yolox, "corner", True, NOTHING, 114.0, any_size=True),
     "picodet": Layout(gfl, "stretch"),
     "nanodet": Layout(gfl, "centre", True, ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))),
     "fastestdet": Layout(fastest, "stretch", True, UNIT),

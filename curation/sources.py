@@ -7,6 +7,7 @@ downloader names it, and the reason is its metadata). `curation.reading` fetches
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,11 +110,23 @@ def _found(source: PhotoSource, root: Path) -> Iterator[dict[str, Any]]:
     some = False
     for row in _walked(store, names, source.kind):
         some = True
-        yield row | {"uri": f"{prefix}/{row['uri']}" if prefix else row["uri"]}
+        yield _sayable(row | {"uri": f"{prefix}/{row['uri']}" if prefix else row["uri"]})
     if not some:
         raise InputError(
             f"curate.sources: {source.path}: no photograph inside ({', '.join(sorted(IMAGES))}, .tar, .parquet, .arrow)"
         )
+
+
+def _sayable(row: dict[str, Any]) -> dict[str, Any]:
+    """A table holds UTF-8 alone: other bytes of a name are written as \\udcXX; a file so named can be listed, not read."""
+    said = {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
+    if said["file"] == row["file"]:
+        return said
+    return _absent(said["uri"], said["file"], "its name is not UTF-8; rename it")
+
+
+def _absent(uri: str, file: str, why: str) -> dict[str, Any]:
+    return archives.row(uri, "missing", file, 0, 0, meta=json.dumps({"error_message": why}))
 
 
 def _walked(store: Store, names: list[str], kind: str) -> Iterator[dict[str, Any]]:
@@ -136,6 +149,9 @@ def _walked(store: Store, names: list[str], kind: str) -> Iterator[dict[str, Any
                 )
             elif end in IMAGES and kind in ("auto", "files"):
                 beside = name[: -len(end)] + ".json"
+                if isinstance(store, LocalStore) and not (store.root / name).is_file():
+                    yield _absent(name, f"{store.url}/{name}", "not a regular file")
+                    continue
                 size, stamp = _state(store, name)
                 yield archives.row(
                     name, "file", f"{store.url}/{name}", 0, size, meta_length=-1 if beside in have else 0, stamp=stamp

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 import uuid
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -233,3 +235,19 @@ def test_a_bucket_gives_what_a_folder_gives(tmp_path, bucket):
     assert [reading.read(r)[0] for r in rows] == [*JPEG, JPEG[3], *JPEG[:2]]
     single = inputs(tmp_path, f"{url}/x/one.jpg")
     assert [r["uri"] for r in single] == [f"{url}/x/one.jpg"]
+
+
+def test_a_name_that_no_table_can_hold_and_a_pipe_get_their_rows(tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("写真 ü.jpg", "a#b.jpg", "line\nbreak.jpg"):
+        (folder / name).write_bytes(encoded(cloud(0)))
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.jpg")).write_bytes(encoded(cloud(0)))
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "self").symlink_to(folder)
+    rows = inputs(tmp_path, "odd")
+    why = {r["uri"]: str(f.error) if (f := fetch(r)).error else None for r in rows}
+    assert {n for n, w in why.items() if w is None} == {"odd/写真 ü.jpg", "odd/a#b.jpg", "odd/line\nbreak.jpg"}
+    assert "not UTF-8" in why["odd/bad\\udcff.jpg"]
+    assert "regular file" in why["odd/pipe.jpg"]
+    assert len(rows) == 5
