@@ -33,9 +33,13 @@ RIDGE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """``raw``, ``score``, ``low``, ``high``, ``probability``: (K,) float, rising; low and high are 95 % over pictures."""
+    """``raw``, ``score``, ``low``, ``high``, ``probability``: (K,) float, rising; low and high are 95 % over pictures.
+
+    It holds for scores of the weights of ``weights_sha256`` at ``looks`` looks at a picture.
+    """
 
     weights_sha256: str
+    looks: int
     detector: str
     family: str
     pictures: int
@@ -57,7 +61,7 @@ class Calibration:
         return value, low, high
 
 
-def fit(judged: Sequence[Judged], weights_sha256: str, detector: str, seed: int = 0) -> Calibration:
+def fit(judged: Sequence[Judged], weights_sha256: str, detector: str, looks: int = 1, seed: int = 0) -> Calibration:
     """A map from the boxes of labelled pictures.
 
     Two monotone families with two and three coefficients compete in seeded five-fold cross-validation over pictures; the
@@ -82,6 +86,7 @@ def fit(judged: Sequence[Judged], weights_sha256: str, detector: str, seed: int 
 
     return Calibration(
         weights_sha256=weights_sha256,
+        looks=looks,
         detector=detector,
         family=family,
         pictures=len(judged),
@@ -180,10 +185,10 @@ def read(path: Path) -> Calibration:
         raise InputError(f"calibration {path}: not a map of this version ({error}); run `maquette calibrate`") from None
 
 
-def find(settings: Detector, root: Path, weights_sha256: str) -> Calibration | None:
+def find(settings: Detector, root: Path, weights_sha256: str, looks: int) -> Calibration | None:
     """The map of a detector: the one its settings name, else one beside the weights, else one that came with maquette.
 
-    Raises InputError where the named one was made for other weights.
+    Raises InputError where the named one was made for other weights, or for another number of looks at each picture.
     """
     if settings.calibration:
         found = read(root / settings.calibration)
@@ -192,12 +197,17 @@ def find(settings: Detector, root: Path, weights_sha256: str) -> Calibration | N
                 f"calibration {settings.calibration}: made for weights {found.weights_sha256[:12]} ({found.detector}), not "
                 f"for {weights_sha256[:12]}; run `maquette calibrate` with these weights"
             )
+        if found.looks != looks:
+            raise InputError(
+                f"calibration {settings.calibration}: made for {found.looks} looks at each picture, the detector takes "
+                f"{looks}; run `maquette calibrate --looks {looks}`"
+            )
         return found
     beside = root / f"{settings.weights}.calibration.json"
     for path in [beside, *sorted(BUNDLED.glob("*.json"))]:
         if path.is_file():
             found = read(path)
-            if found.weights_sha256 == weights_sha256:
+            if (found.weights_sha256, found.looks) == (weights_sha256, looks):
                 return found
     return None
 

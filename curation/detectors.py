@@ -7,55 +7,34 @@ everything else uses.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 
 from curation import calibration
-from curation.layouts import LAYOUTS
+from curation.boxes import KEEP_SCORE, Box, Prepared, View, sha256_of
+from curation.onnx import Onnx
 from manifests.curation import Detector
 from manifests.errors import InputError
 
-# Boxes below this are noise to every rule a job may set; all others are stored, so that rules can be applied again.
-KEEP_SCORE = 0.05
-NMS_IOU = 0.65
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """``xyxy``: four px, inside the picture. ``raw``: the model's own score, None from a weak detector, which has none.
-    ``score``: calibrated where a map for the weights exists, else the same as ``raw``.
-    """
-
-    xyxy: tuple[float, float, float, float]
-    raw: float | None
-    score: float | None
-
-
-class Prepared(NamedTuple):
-    """``blob``: (3, h, w) float32. A point of it is (x - ``shift``) / ``scale`` of the picture of ``size`` (height, width)."""
-
-    blob: np.ndarray
-    size: tuple[int, int]
-    scale: tuple[float, float]
-    shift: tuple[float, float]
-
 
 class PersonDetector:
-    """One engine with its map: ``name``, ``weights_sha256``, ``weak``, ``calibration`` (None: scores are raw)."""
+    """One engine with its map: ``name``, ``weights_sha256``, ``looks`` at each picture, ``weak``, ``calibration`` (None:
+    scores are raw).
+    """
 
     def __init__(self, settings: Detector, root: Path, calibrated: bool = True) -> None:
         self._engine = ENGINES[settings.kind](settings, root)
         self.name: str = self._engine.name
         self.weights_sha256: str = self._engine.weights_sha256
+        self.looks: int = getattr(self._engine, "looks", 1)
         self.weak = settings.kind == "face"
         wanted = calibrated and not self.weak
-        self.calibration = calibration.find(settings, root, self.weights_sha256) if wanted else None
+        self.calibration = calibration.find(settings, root, self.weights_sha256, self.looks) if wanted else None
         self._batch = settings.batch
 
     def prepare(self, rgb: np.ndarray) -> Prepared:
@@ -105,90 +84,21 @@ class FaceCascade:
 
     def __init__(self, settings: Detector, root: Path) -> None:
         path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
-        self.weights_sha256 = _sha256(path)
+        self.weights_sha256 = sha256_of(path)
         self._cascade = cv2.CascadeClassifier(str(path))
 
     def prepare(self, rgb: np.ndarray) -> Prepared:
-        return Prepared(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (rgb.shape[0], rgb.shape[1]), (1, 1), (0, 0))
+        return Prepared((View(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)),), (rgb.shape[0], rgb.shape[1]))
 
     def infer(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
         found = []
-        for grey in (i.blob for i in inputs):
+        for grey in (i.views[0].blob for i in inputs):
             least = max(24, min(grey.shape) // 12)
             faces = self._cascade.detectMultiScale(grey, scaleFactor=1.08, minNeighbors=8, minSize=(least, least))
             x, y, w, h = np.asarray(faces, float).reshape(-1, 4).T
             # Head and shoulders are about three faces wide and reach two and a half below the chin.
             found.append((np.stack([x - w, y - 0.5 * h, x + 2 * w, y + 3.2 * h], axis=1), np.zeros(len(x))))
         return found
-
-
-class Onnx:
-    """Any ONNX detector whose head is in LAYOUTS; a fixed batch of one is fed one by one."""
-
-    def __init__(self, settings: Detector, root: Path) -> None:
-        import onnxruntime
-
-        path = root / str(settings.weights)
-        if not path.is_file():
-            raise InputError(f"curate.detector.weights: {path}: no such file")
-        if settings.layout not in LAYOUTS:
-            raise InputError(f"curate.detector.layout: {settings.layout}: expected one of {', '.join(LAYOUTS)}")
-        self.weights_sha256 = _sha256(path)
-        self.name = f"onnx {settings.layout} {path.name}"
-        self._layout, self._classes = LAYOUTS[settings.layout], settings.classes
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        # 3: errors alone; older exporters earn hundreds of warnings that no user can act on.
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=onnxruntime.get_available_providers()
-            )
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common public base
-            raise InputError(f"curate.detector.weights: {path}: onnxruntime cannot load it ({error})") from None
-        inputs = self._session.get_inputs()
-        self._inputs = [i.name for i in inputs]
-        n, _, h, w = inputs[0].shape
-        self._one_by_one = n == 1 or len(inputs) > 1 or self._layout.decode.__name__ == "gfl"
-        # A free size is asked for at 640, which DETR-like models are trained at.
-        self._size = (h if isinstance(h, int) else 640, w if isinstance(w, int) else 640)
-
-    def prepare(self, rgb: np.ndarray) -> Prepared:
-        how = self._layout
-        size, (height, width) = (rgb.shape[0], rgb.shape[1]), self._size
-        scale = (width / size[1], height / size[0])
-        if how.fit != "stretch":
-            scale = (min(scale), min(scale))
-        w, h = max(1, round(size[1] * scale[0])), max(1, round(size[0] * scale[1]))
-        small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)
-        x, y = ((width - w) // 2, (height - h) // 2) if how.fit == "centre" else (0, 0)
-        canvas = np.full((height, width, 3), how.pad, np.float32)
-        canvas[y : y + h, x : x + w] = small[..., ::-1] if how.bgr else small
-        mean, divisor = (np.array(v, np.float32) for v in how.norm)
-        return Prepared(((canvas - mean) / divisor).transpose(2, 0, 1), size, scale, (x, y))
-
-    def infer(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        if self._one_by_one:
-            outputs = [self._run(i.blob[None]) for i in inputs]
-        else:
-            out = self._run(np.stack([i.blob for i in inputs]))
-            outputs = [[o[k : k + 1] for o in out] for k in range(len(inputs))]
-        return [self._decoded(o, i) for o, i in zip(outputs, inputs)]
-
-    def _run(self, blob: np.ndarray) -> list[np.ndarray]:
-        feed: dict[str, np.ndarray] = {self._inputs[0]: np.ascontiguousarray(blob, np.float32)}
-        for name in self._inputs[1:]:
-            # Exports that decode themselves ask for the size that boxes shall have: width, height.
-            feed[name] = np.array([[self._size[1], self._size[0]]], np.int64)
-        return [np.asarray(o) for o in self._session.run(None, feed)]
-
-    def _decoded(self, out: list[np.ndarray], item: Prepared) -> tuple[np.ndarray, np.ndarray]:
-        corners, score = self._layout.decode(out, self._size, self._classes)
-        keep = score > KEEP_SCORE
-        corners = (corners[keep] - np.tile(item.shift, 2)) / np.tile(item.scale, 2)
-        score = score[keep].astype(np.float64)
-        chosen = nms(corners, score) if self._layout.nms else list(range(len(score)))
-        return corners[chosen], score[chosen]
 
 
 class Transformers:
@@ -222,16 +132,16 @@ class Transformers:
 
     def prepare(self, rgb: np.ndarray) -> Prepared:
         blob = self._processor(images=rgb, return_tensors="np")["pixel_values"][0]
-        return Prepared(np.asarray(blob, np.float32), (rgb.shape[0], rgb.shape[1]), (1, 1), (0, 0))
+        return Prepared((View(np.asarray(blob, np.float32)),), (rgb.shape[0], rgb.shape[1]))
 
     def infer(self, inputs: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
         import torch
 
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         # Models that keep the ratio give inputs of several shapes; those of one shape go together.
-        for shape in sorted({i.blob.shape for i in inputs}):
-            which = [k for k, i in enumerate(inputs) if i.blob.shape == shape]
-            blob = torch.from_numpy(np.stack([inputs[k].blob for k in which])).to(self._device)
+        for shape in sorted({i.views[0].blob.shape for i in inputs}):
+            which = [k for k, i in enumerate(inputs) if i.views[0].blob.shape == shape]
+            blob = torch.from_numpy(np.stack([inputs[k].views[0].blob for k in which])).to(self._device)
             with torch.inference_mode():
                 out = self._model(pixel_values=blob)
             sizes = torch.tensor([inputs[k].size for k in which], device=self._device)
@@ -243,26 +153,6 @@ class Transformers:
                     result["scores"].cpu().numpy().astype(np.float64)[people],
                 )
         return [found[k] for k in range(len(inputs))]
-
-
-def nms(corners: np.ndarray, score: np.ndarray, iou: float = NMS_IOU) -> list[int]:
-    """Indices kept by greedy non-maximum suppression, best first. ``corners``: (N, 4) xyxy px; ``score``: (N,)."""
-    order = np.argsort(-score, kind="stable")
-    area = np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), axis=1)
-    kept: list[int] = []
-    while len(order):
-        first, rest = int(order[0]), order[1:]
-        kept.append(first)
-        low = np.maximum(corners[first, :2], corners[rest, :2])
-        high = np.minimum(corners[first, 2:], corners[rest, 2:])
-        shared = np.prod(np.maximum(high - low, 0), axis=1)
-        order = rest[shared / np.maximum(area[first] + area[rest] - shared, 1e-9) <= iou]
-    return kept
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state_sha256(model: Any) -> str:

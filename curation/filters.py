@@ -73,11 +73,16 @@ def inside(grey: np.ndarray) -> tuple[float, float, float, float]:
 
 def _busy(grey: np.ndarray) -> tuple[int, int] | None:
     """First and last + 1 of the rows that a flat border does not hold: each flat, and all of the border's own shade."""
-    spread, middle = grey.std(axis=1), grey.mean(axis=1)
-    ends = []
-    for order in (range(len(grey)), range(len(grey) - 1, -1, -1)):
-        shade = middle[order[0]]
-        ends.append(next((i for i in order if spread[i] > FLAT_STD or abs(middle[i] - shade) > FLAT_STD), None))
-    if ends[0] is None or ends[1] is None:
-        return None
-    return ends[0], ends[1] + 1
+    first = _border(grey)
+    return None if first is None else (first, len(grey) - (_border(grey[::-1]) or 0))
+
+
+def _border(grey: np.ndarray) -> int | None:
+    """How many rows, from the first, are border; None where all are. Most pictures have none: a few rows are looked at."""
+    shade = grey[0].mean()
+    for start in range(0, len(grey), 8):
+        some = grey[start : start + 8]
+        busy = (some.std(axis=1) > FLAT_STD) | (abs(some.mean(axis=1) - shade) > FLAT_STD)
+        if busy.any():
+            return start + int(busy.argmax())
+    return None

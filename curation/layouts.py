@@ -24,7 +24,8 @@ class Layout:
 
     ``fit``: "corner" scales by one factor and pads right and below, "centre" pads all around, "stretch" fills the input.
     ``bgr``: order of the channels. ``norm``: mean and divisor of each channel in that order, of values 0..255.
-    ``pad``: value of the padding before that. ``nms``: whether boxes still overlap.
+    ``pad``: value of the padding before that. ``nms``: whether boxes still overlap. ``any_size``: whether models of this
+    kind were trained at several sizes and are at home at all of them, if their graph is.
     """
 
     decode: Callable[[Sequence[np.ndarray], tuple[int, int], Sequence[int]], Decoded]
@@ -33,6 +34,7 @@ class Layout:
     norm: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     pad: float = 0.0
     nms: bool = True
+    any_size: bool = False
 
 
 def yolox(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence[int]) -> Decoded:
@@ -130,7 +132,7 @@ def _corners(centre: np.ndarray, extent: np.ndarray) -> np.ndarray:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "yolox": Layout(yolox, "corner", True, NOTHING, 114.0),
+    "yolox": Layout(yolox, "corner", True, NOTHING, 114.0, any_size=True),
     "picodet": Layout(gfl, "stretch"),
     "nanodet": Layout(gfl, "centre", True, ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))),
     "fastestdet": Layout(fastest, "stretch", True, UNIT),

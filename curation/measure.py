@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from curation import filters, provenance, reading
-from curation.detectors import Box, PersonDetector, Prepared
+from curation.boxes import Box, Prepared
+from curation.detectors import PersonDetector
 from curation.fingerprint import fingerprint
 from curation.stage import MEASUREMENTS, STEPS
 from manifests import photo
@@ -139,7 +140,7 @@ class Measurer:
         quality = filters.measure(grey)
         row |= {n: round(getattr(quality, n), 4) for n in ("blur", "dark", "bright", "entropy", "border")}
         clock("quality")
-        marks = fingerprint(grey, quality)
+        marks = fingerprint(grey, quality.inner)
         row["phash"], row["phash_mirrored"], row["thumb"] = marks.plain, marks.mirrored, marks.thumb
         row["phash_trimmed"], row["phash_trimmed_mirrored"] = marks.trimmed, marks.trimmed_mirrored
         clock("hash")

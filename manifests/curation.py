@@ -35,6 +35,13 @@ class Detector(Model):
         None,
         description="map written by `maquette calibrate`; default: beside the weights, or one that came with maquette",
     )
+    looks: int = Field(
+        2,
+        ge=1,
+        le=2,
+        description="2: once more at the mirror image, 640 px or larger, where layout and file allow; finds small people, "
+        "takes three times as long",
+    )
     batch: int = Field(8, ge=1, description="pictures of one forward pass; halved where memory runs out")
     device: str = Field("auto", description="of a transformers model: auto, cpu, cuda")
 

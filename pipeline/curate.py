@@ -210,7 +210,7 @@ def _frozen(stage: CurateStage, inputs: pa.Table) -> list[tuple[str, str]]:
 
 def _engine(stage: CurateStage, root: Path) -> str:
     """What makes the measurements: versions, weights and maps. Raises JobError where a preset lacks its map."""
-    parts = [f"{n} {importlib.metadata.version(n)}" for n in ("pillow", "simplejpeg", "pdqhash")]
+    parts = [f"{n} {importlib.metadata.version(n)}" for n in ("pillow", "simplejpeg", "opencv-python-headless")]
     for settings in filter(None, (stage.detector, stage.head_detector)):
         detector = PersonDetector(settings, root)
         if stage.preset and settings is stage.detector and not (stage.raw or detector.weak or detector.calibration):

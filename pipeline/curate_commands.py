@@ -74,6 +74,7 @@ def calibrate(
     weights: Annotated[str, typer.Option(help="ONNX file, or transformers folder or hub id")],
     kind: Annotated[str, typer.Option(help="onnx or transformers")] = "onnx",
     layout: Annotated[str, typer.Option(help="head of an ONNX file: yolox, picodet, nanodet, detr, ...")] = "yolox",
+    looks: Annotated[int, typer.Option(min=1, max=2, help="as the job's detector.looks")] = 2,
     out: Annotated[Path | None, typer.Option(help="map to write; default: WEIGHTS.calibration.json")] = None,
     report: Annotated[bool, typer.Option("--report", help="rates on held-out pictures, with 95 % intervals")] = False,
     folds: Folds = 5,
@@ -84,13 +85,13 @@ def calibrate(
     from curation.detectors import PersonDetector
 
     try:
-        settings = _settings(kind, weights, layout)
+        settings = _settings(kind, weights, layout, looks)
         detector = PersonDetector(settings, Path.cwd(), calibrated=False)
         judged = judge_all(detector, photos)
         if report:
             for line in report_lines(judged, detector, folds, seed):
                 typer.echo(line)
-        found = calibration.fit(judged, detector.weights_sha256, detector.name, seed)
+        found = calibration.fit(judged, detector.weights_sha256, detector.name, detector.looks, seed)
         path = out or Path(f"{weights}.calibration.json")
         calibration.save(found, path)
     except OSError as error:
@@ -102,12 +103,12 @@ def calibrate(
     )
 
 
-def _settings(kind: str, weights: str, layout: str) -> Any:
+def _settings(kind: str, weights: str, layout: str, looks: int) -> Any:
     from manifests.curation import Detector
 
     if kind not in ("onnx", "transformers"):
         raise InputError(f"--kind {kind}: expected onnx or transformers; a weak detector has no score to calibrate")
-    return Detector(kind=kind, weights=weights, layout=layout)
+    return Detector(kind=kind, weights=weights, layout=layout, looks=looks)
 
 
 def judge_all(detector: Any, photos: Path) -> list[Any]:
@@ -152,7 +153,7 @@ def report_lines(judged: Sequence[Any], detector: Any, folds: int, seed: int) ->
     for k in range(folds):
         apart = set(order[k::folds].tolist())
         train = [j for i, j in enumerate(judged) if i not in apart]
-        fitted = calibration.fit(train, detector.weights_sha256, detector.name, seed)
+        fitted = calibration.fit(train, detector.weights_sha256, detector.name, detector.looks, seed)
         held += [judged[i] for i in sorted(apart)]
         sure += [fitted(judged[i].raw) > 0.9 for i in sorted(apart)]
     lines = [

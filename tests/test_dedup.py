@@ -11,7 +11,7 @@ import pytest
 
 from curation import dedup, filters
 from curation.decide import decide
-from curation.fingerprint import fingerprint
+from curation.fingerprint import fingerprint, hashes, ranks
 from manifests import photo
 from tests import photos
 from tests.photos import cloud, encoded, measured, settings
@@ -34,7 +34,7 @@ COPIES = {
 
 def row(name: str, rgb: np.ndarray) -> dict:
     grey = filters.luma(rgb)
-    marks = fingerprint(grey, filters.measure(grey))
+    marks = fingerprint(grey, filters.inside(grey))
     return measured(
         name, [((0, 0, 400, 400), 0.95)], width=rgb.shape[1], height=rgb.shape[0], phash=marks.plain, phash_mirrored=marks.mirrored,
         phash_trimmed=marks.trimmed, phash_trimmed_mirrored=marks.trimmed_mirrored, thumb=marks.thumb,
@@ -156,3 +156,14 @@ def test_quality_numbers_follow_what_was_done_to_a_picture(seed):
     assert plain.border < 0.05
     assert filters.measure(filters.luma((picture * 0.1).astype(np.uint8))).bright <= 26
     assert filters.measure(filters.luma(np.full((40, 40, 3), 77, np.uint8))).entropy == 0
+
+
+def test_the_hash_is_pdqs_bit_for_bit(shared):
+    """Meta's library, given the same 64 x 64 samples, as a peer; the sixth of its eight turns is the mirror image."""
+    import pdqhash
+
+    for rgb in list(pictures(shared).values())[:16]:
+        grey = filters.luma(rgb)
+        samples = np.sqrt(ranks(cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)) / 255.0) * 255
+        bits, _ = pdqhash.compute_dihedral(np.repeat(samples.astype(np.uint8)[..., None], 3, axis=2))
+        assert hashes(grey) == tuple(np.packbits(np.asarray(bits[k], np.uint8)).tobytes() for k in (0, 5))

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from curation import calibration
-from curation.detectors import PersonDetector, nms
+from curation.boxes import Prepared
+from curation.detectors import PersonDetector
+from curation.fusion import fused, nms
+from curation.graphs import any_size
 from curation.layouts import grid
 from curation.scoring import iou, judge, wilson
 from manifests.curation import Detector
@@ -253,3 +256,44 @@ def test_rates_and_overlaps_are_what_arithmetic_says():
     judged = judge(np.array([[0, 0, 10, 10.0], [0, 0, 10, 9.0]]), np.array([0.5, 0.9]), a)
     assert judged.right.tolist() == [True, False]
     assert judged.raw.tolist() == [0.9, 0.5]
+
+
+def test_a_box_of_two_looks_is_their_mean_and_a_lone_one_counts_half():
+    one = (np.array([[0, 0, 10, 10], [100, 100, 120, 140.0]]), np.array([0.6, 0.5]))
+    two = (np.array([[0, 0, 13, 10.0]]), np.array([0.3]))
+    corners, score = fused([one, two])
+    assert np.allclose(score, [0.45, 0.25])
+    assert np.allclose(corners, [[0, 0, 11, 10], [100, 100, 120, 140]])
+
+
+def test_a_file_whose_graph_holds_its_size_is_looked_at_once(tmp_path):
+    (tmp_path / "head.onnx").write_bytes(constant_model(yolox()))
+    detector = PersonDetector(Detector(kind="onnx", weights="head.onnx", looks=2), tmp_path)
+    assert detector.looks == 1
+    assert "looks" not in detector.name
+    with pytest.raises(ValueError, match="not an ONNX"):
+        any_size(b"\xff\xff")
+
+
+def test_the_second_look_sees_the_same_people_where_they_are(shared):
+    weights = str(shared / "weights/yolox_nano.onnx")
+    both, plain = (PersonDetector(Detector(kind="onnx", weights=weights, looks=n), ROOT) for n in (2, 1))
+    assert (both.looks, plain.looks) == (2, 1)
+    entry = max(json.loads((shared / "photos/index.json").read_text()), key=_largest)
+    rgb = np.asarray(Image.open(shared / "photos" / entry["image"]).convert("RGB"))
+    x, y, w, h = max(entry["person_boxes_xywh"], key=lambda b: b[2] * b[3])
+    truth = np.array([[x, y, x + w, y + h]])
+    engine = both._engine
+    for view in engine.prepare(rgb).views:
+        seen = engine.infer([Prepared((view,), rgb.shape[:2])])[0]
+        assert iou(seen[0][:1], truth)[0, 0] > 0.7
+    for detector in (both, plain):
+        assert iou(np.array([detector.detect([rgb])[0][0].xyxy]), truth)[0, 0] > 0.7
+    with pytest.raises(InputError, match="looks"):
+        PersonDetector(
+            Detector(kind="onnx", weights=weights, looks=1, calibration="curation/maps/yolox_nano-2.json"), ROOT
+        )
+
+
+def _largest(entry: dict) -> float:
+    return max((w * h / entry["width"] / entry["height"] for _, _, w, h in entry["person_boxes_xywh"]), default=0)
