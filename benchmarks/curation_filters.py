@@ -38,7 +38,10 @@ CLEAN: dict[str, Draw] = {
     "clean, mirrored": lambda p, i: np.ascontiguousarray(p[:, ::-1]),
     "clean, cut": overlays.again,
     "clean, cut again": lambda p, i: overlays.again(p, i + 500),
+    "clean, before a backdrop": overlays.studio,
 }
+# Its maker turned it to a pencil drawing and signed it: for style no clean photograph.
+DRAWING = "000000006614.jpg"
 
 
 def judged(photos: list[np.ndarray], find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], kinds: dict[str, Draw],
@@ -71,7 +74,8 @@ def report(title: str, names: tuple[str, ...], data: tuple[np.ndarray, ...], kin
     best = np.zeros((len(CLEAN) + len(kinds), photos))
     np.maximum.at(best, (kind, photo), held)
     clean = np.sort(best[: len(CLEAN)].ravel())[::-1]
-    threshold = clean[int(alarms * len(clean))]
+    # Neither the changed photographs nor those as they are may pass the share.
+    threshold = max(clean[int(alarms * len(clean))], np.sort(best[0])[::-1][int(alarms * photos)])
     real = int((best[0] > threshold).sum())
     print(f"{title}: threshold {threshold:.3f}; false alarms {100 * alarms:g} % of {len(clean)}, {real} of {photos} as they are")
     found = {}
@@ -114,19 +118,22 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--only", help="drawn, overlay_runs or overlay_boxes")
     parser.add_argument("--sites", type=int, default=0, help="clean draws of 64 pictures")
     args = parser.parse_args()
-    photos = [cv2.imread(str(p))[..., ::-1].copy() for p in sorted(args.photos.glob("*.jpg"))]
+    named = {p.name: cv2.imread(str(p))[..., ::-1].copy() for p in sorted(args.photos.glob("*.jpg"))}
+    photos = list(named.values())
     n, maps = len(photos), trees.BUNDLED
-    drawn = overlays.SKETCHES | overlays.CARTOONS
-    data = judged(photos, lambda p: (style.features(p)[None], np.zeros((1, 4))), drawn, False)
-    found = report("drawn", style.NAMES, data, drawn, n, 0.01, maps / "drawn.json" if args.fit else None)
-    marks = {
-        "sketches": np.mean([found[k] for k in overlays.SKETCHES]) / 0.9,
-        "cartoons": np.mean([found[k] for k in overlays.CARTOONS]) / 0.5,
-    }
+    marks: dict[str, float] = {}
+    if args.only in (None, "drawn"):
+        drawn = overlays.SKETCHES | overlays.CARTOONS
+        taken = [p for name, p in named.items() if name != DRAWING]
+        data = judged(taken, lambda p: (style.features(p)[None], np.zeros((1, 4))), drawn, False)
+        found = report("drawn", style.NAMES, data, drawn, len(taken), 0.01, maps / "drawn.json" if args.fit else None)
+        marks["sketches"] = float(np.mean([found[k] for k in overlays.SKETCHES])) / 0.9
+        marks["cartoons"] = float(np.mean([found[k] for k in overlays.CARTOONS])) / 0.5
     for name, weights, names in (("overlay_runs", None, overlay.RUN), ("overlay_boxes", args.text, overlay.BOX)):
-        if name == "overlay_boxes" and weights is None:
+        if args.only not in (None, name) or (name == "overlay_boxes" and weights is None):
             continue
         find = overlay.TextOverlay(weights, judge=False).features
         data = judged(photos, find, overlays.TEXTS, True)

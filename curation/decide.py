@@ -12,14 +12,40 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import dedup
-from curation.stage import CHECK, DECIDED, DECISIONS, ERRORS, MEASUREMENTS, READINGS, RULES, STATUS, STATUSES
+from curation import balance, dedup
+from curation.stage import (
+    CHECK,
+    CORPUS,
+    DECIDED,
+    DECISIONS,
+    ERRORS,
+    MEASUREMENTS,
+    NEEDS,
+    READINGS,
+    RULES,
+    STATUS,
+    STATUSES,
+)
 from manifests.curation import Policy
 from manifests.errors import InputError
 
 # Rules whose failure is the file's own, not the policy's.
 TECHNICAL = {"read", "header", "decode"}
 DUPLICATES = ("dup_exact", "dup_near")
+# rule -> column it is held against, the policy's field, and whether a picture fails below it.
+CONTENT = {
+    "text": ("text", "max_text", False),
+    "drawn": ("drawn", "max_drawn", False),
+    "tiled": ("tiled", "max_tiled", False),
+    "watermark": ("watermark", "max_watermark", False),
+    "artistic": ("artistic", "max_artistic", False),
+    "nsfw": ("nsfw", "max_nsfw", False),
+    "aesthetic": ("aesthetic", "min_aesthetic", True),
+    "realism": ("realism", "min_realism", True),
+    "yaw": ("yaw", "max_yaw_deg", False),
+    "pitch": ("pitch", "max_pitch_deg", False),
+    "watermark_source": ("watermark_source", "max_watermark_source", False),
+}
 
 
 @dataclasses.dataclass
@@ -32,16 +58,27 @@ class Rule:
     threshold: float | None = None
 
 
-def decide(table: pa.Table, policy: Policy, pairs: pa.Table, tombstones: frozenset[str] = frozenset()) -> pa.Table:
-    """DECISIONS of MEASUREMENTS ``table`` (unique uris; any order), by ``policy`` and the near-duplicate ``pairs`` (by row
-    number of the table sorted by uri). The same rows in any order give the same decisions.
+def decide(
+    table: pa.Table,
+    policy: Policy,
+    pairs: pa.Table,
+    tombstones: frozenset[str] = frozenset(),
+    alike: pa.Table | None = None,
+) -> pa.Table:
+    """DECISIONS of MEASUREMENTS ``table`` (unique uris; any order), by ``policy``, the near-duplicate ``pairs`` and those
+    ``alike`` in meaning (by row number of the table sorted by uri). The same rows in any order give the same decisions.
+    ``table`` may have the columns of CORPUS as well.
 
     Score and size must hold for the same box. Of duplicates the first of these stays: passes every other rule, most pixels,
     most bytes per pixel, smallest sha256, smallest uri. An opt-out or tombstone of a picture holds for every file of the
     same bytes, and what a tombstone removes is not replaced by its near-duplicate.
     """
     table = ordered(table)
+    for field in CORPUS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     rules = _of_file(table, policy, tombstones) | _of_quality(table, policy) | _of_people(table, policy)
+    rules |= _of_content(table, policy)
     codes, copies = _identical(table)
     for name in ("tombstone", "optout"):
         somewhere = np.bincount(codes, rules[name].fails) > 0
@@ -53,11 +90,15 @@ def decide(table: pa.Table, policy: Policy, pairs: pa.Table, tombstones: frozens
     loses = near.keeper != np.arange(len(table))
     has_hash = table["phash"].is_valid().to_numpy()
     rules["dup_near"] = Rule(loses & ~rules["dup_exact"].fails, has_hash, near.distance, policy.duplicate_distance)
+    rules["dup_semantic"], stands = _alike(table, policy, alike, rules)
+    rules["balance"], weight = _balanced(table, policy, rules)
     failed = np.any([r.fails for r in rules.values()], axis=0)
     stopped = table["stopped"].is_valid().to_numpy()
     rules["measured"] = Rule(stopped & ~failed, np.ones(len(table), bool))
     keeper = np.where(rules["dup_exact"].fails, keeper, near.keeper)
-    return _rows(table, rules, keeper, near)
+    keeper = np.where(rules["dup_semantic"].fails, stands, keeper)
+    weight = np.where(failed, np.nan, weight)
+    return _rows(table, rules, keeper, near, weight)
 
 
 def ordered(table: pa.Table) -> pa.Table:
@@ -183,6 +224,70 @@ def _of_people(table: pa.Table, policy: Policy) -> dict[str, Rule]:
     return rules
 
 
+def _of_content(table: pa.Table, policy: Policy) -> dict[str, Rule]:
+    rules = {}
+    n = len(table)
+    for rule, (column, field, below) in CONTENT.items():
+        limit = getattr(policy, field)
+        if limit is None or table[column].null_count == n:
+            # Nobody looked, or nobody asks: cheap for a million rows.
+            rules[rule] = Rule(np.zeros(n, bool), np.zeros(n, bool), None, None)
+            continue
+        value = _float(table[column])
+        size = abs(value) if rule in ("yaw", "pitch") else value
+        rules[rule] = Rule(size < limit if below else size > limit, ~np.isnan(value), size, limit)
+    return rules
+
+
+def _alike(
+    table: pa.Table, policy: Policy, alike: pa.Table | None, rules: dict[str, Rule]
+) -> tuple[Rule, np.ndarray]:
+    """Of pictures that show the same one stays, by the order of the other duplicates; and who stands for each row."""
+    n = len(table)
+    own = np.arange(n)
+    limit = policy.semantic_distance
+    # Where nothing was embedded `cluster_path` is null everywhere.
+    embedded = np.zeros(n, bool) if alike is None else table["cluster_path"].is_valid().to_numpy()
+    if alike is None or limit is None or not embedded.any():
+        return Rule(np.zeros(n, bool), np.zeros(n, bool), None, limit), own
+    a, b, distance = (alike[name].to_numpy() for name in ("a", "b", "distance"))
+    passes = ~np.any([r.fails for r in rules.values()], axis=0)
+    use = (distance <= limit) & passes[a] & passes[b]
+    order = np.empty(n, np.int64)
+    order[_best_first(table)] = own
+    stands = balance.removed(a[use], b[use], order)
+    away = np.full(n, np.nan)
+    away[embedded] = 1.0
+    for x, y in ((a, b), (b, a)):
+        np.minimum.at(away, x[passes[y]], distance[passes[y]])
+    return Rule(stands != own, embedded, away, limit), stands
+
+
+def _balanced(table: pa.Table, policy: Policy, rules: dict[str, Rule]) -> tuple[Rule, np.ndarray]:
+    """What a balanced subset leaves out, and (N,) the weights by which a trainer should draw what is kept."""
+    n = len(table)
+    out, weight = np.zeros(n, bool), np.full(n, np.nan)
+    known = table["cluster_path"].is_valid().to_numpy()
+    if not known.any():
+        return Rule(out, np.zeros(n, bool), None, policy.balance), weight
+    stopped = table["stopped"].is_valid().to_numpy()
+    rows = np.flatnonzero(known & ~stopped & ~np.any([r.fails for r in rules.values()], axis=0))
+    some = table.select(["cluster_path", "sha256"]).take(pa.array(rows))
+    paths, keys = (some[c].to_numpy(zero_copy_only=False).astype(str) for c in ("cluster_path", "sha256"))
+    if policy.balance is not None:
+        out[rows] = ~balance.chosen(paths, keys, policy.balance)
+    weight[rows[~out[rows]]] = balance.weights(paths[~out[rows]])
+    return Rule(out, known, None, policy.balance), weight
+
+
+def _best_first(table: pa.Table) -> np.ndarray:
+    """(N,) rows, the one to keep first: most pixels, most bytes per pixel, smallest sha256, smallest uri."""
+    pixels = _float(table["width"]) * _float(table["height"])
+    sha = pc.fill_null(table["sha256"], "").to_numpy(zero_copy_only=False).astype(str)
+    order: np.ndarray = np.lexsort((np.arange(len(table)), sha, -_float(table["bytes"]) / pixels, -pixels))
+    return order
+
+
 def side(xyxy: np.ndarray, reading: str) -> np.ndarray:
     """The size in px of boxes (B, 4) under one reading of "box > 300 px": both (the shorter side), height, max_side,
     sqrt_area.
@@ -249,7 +354,9 @@ def _near(table: pa.Table, policy: Policy, pairs: pa.Table, passes: np.ndarray, 
     return _Near(keeper, distance, group, several)
 
 
-def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Near) -> pa.Table:
+def _rows(
+    table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Near, weight: np.ndarray
+) -> pa.Table:
     n = len(table)
     fails = np.stack([rules[name].fails for name in RULES], axis=1)
     kept = ~fails.any(axis=1)
@@ -272,8 +379,9 @@ def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Ne
         "dup_group": _group_names(table, keeper, near),
         "dup_of": table["uri"].combine_chunks().take(pa.array(keeper, mask=~moved)),
         "dup_distance": pa.array(np.nan_to_num(near.distance).astype(np.int32), mask=np.isnan(near.distance)),
+        "sampling_weight": pa.array(weight, pa.float32(), mask=np.isnan(weight)),
     }
-    measured = [table[name] for name in DECISIONS.names if name in MEASUREMENTS.names]
+    measured = [table[name] for name in DECISIONS.names if name not in DECIDED.names]
     return pa.table([*measured, *(columns[name] for name in DECIDED.names)], schema=DECISIONS)
 
 
@@ -322,6 +430,13 @@ def funnel(decisions: pa.Table) -> list[tuple[str, int, int]]:
         steps.append((rule, left, left - lost))
         left -= lost
     return steps
+
+
+def absent(decisions: pa.Table) -> dict[str, str]:
+    """Rules that nothing could be held against, since the job gives no model -> the field that would give one."""
+    looked = {"head": "heads", "dup_semantic": "cluster_path", "balance": "cluster_path"}
+    columns = {rule: looked.get(rule) or CONTENT[rule][0] for rule in NEEDS}
+    return {rule: NEEDS[rule] for rule, name in columns.items() if decisions[name].null_count == len(decisions)}
 
 
 def readings(decisions: pa.Table, policy: Policy) -> dict[str, dict[str, int]]:

@@ -42,7 +42,7 @@ class TextOverlay:
         self._session: Any = None
         self.weights_sha256: str | None = None
         if weights is not None:
-            self._session = _session(weights)
+            self._session = session(weights, "curate.text.weights")
             self.weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         # Fitting asks for features before there is an ensemble.
         self._trees = trees.load(trees.BUNDLED / ("overlay_boxes.json" if weights else "overlay_runs.json")) if judge else None
@@ -223,15 +223,17 @@ def _one_ink(inside: np.ndarray, mask: np.ndarray) -> float:
     return float((abs(values - np.median(values, axis=0)).max(axis=1) <= 10).mean())
 
 
-def _session(path: Path) -> Any:
+def session(path: Path, field: str) -> Any:
+    """An onnxruntime session of one thread. Raises InputError naming the job's ``field``."""
     import onnxruntime
 
     if not path.is_file():
-        raise InputError(f"curate.text.weights: {path}: no such file")
+        raise InputError(f"{field}: {path}: no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    # 3: errors alone; exporters' warnings are nothing that a user can act on.
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
     except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common public base
-        raise InputError(f"curate.text.weights: {path}: onnxruntime cannot load it ({error})") from None
+        raise InputError(f"{field}: {path}: onnxruntime cannot load it ({error})") from None

@@ -11,7 +11,8 @@ import numpy as np
 
 from manifests.errors import InputError
 
-BUNDLED = Path(__file__).parent / "maps"
+# Not beside the detectors' maps, where every file is one.
+BUNDLED = Path(__file__).parent / "evidence"
 
 
 @dataclasses.dataclass(frozen=True)

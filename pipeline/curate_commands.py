@@ -25,8 +25,8 @@ def decide(
 ) -> None:
     """Decide again from stored scores, without pixels: a million photographs in seconds."""
     from curation.decide import decide as by
-    from curation.decide import funnel, read_tombstones
-    from pipeline.curate import load
+    from curation.decide import absent, funnel, read_tombstones
+    from pipeline.curate import load, load_alike
     from pipeline.measuring import write
 
     stage = folder / "curate" if (folder / "curate").is_dir() else folder
@@ -34,12 +34,14 @@ def decide(
     table, pairs = load(stage)
     started = time.perf_counter()
     dead = read_tombstones(policy.parent / rules.tombstones if rules.tombstones else None)
-    decisions = by(table, rules, pairs, dead)
+    decisions = by(table, rules, pairs, dead, load_alike(stage))
     path = out or stage / "decisions" / f"{policy.stem}.parquet"
     write(path, decisions, synced=False)
     for rule, came, went in funnel(decisions):
         if came != went:
             typer.echo(f"  {rule:<12} {came:>10} -> {went}")
+    for rule, field in absent(decisions).items():
+        typer.echo(f"  {rule:<12} skipped: measured without a model for it (curate.{field})")
     kept = funnel(decisions)[-1][2]
     typer.echo(f"{path}: {kept} of {len(decisions)} kept, decided in {time.perf_counter() - started:.1f} s")
 

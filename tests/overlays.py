@@ -252,3 +252,15 @@ def again(rgb: np.ndarray, seed: int) -> np.ndarray:
     a, factor = rng.uniform(0.6, 1), rng.uniform(0.6, 1.6)
     y, x = int(rng.uniform(0, 1 - a) * h), int(rng.uniform(0, 1 - a) * w)
     return jpeg(cv2.resize(rgb[y : y + int(a * h), x : x + int(a * w)], None, fx=factor, fy=factor), rng, 60)
+
+
+def studio(rgb: np.ndarray, seed: int) -> np.ndarray:
+    """A clean photograph whose middle stands before a plain backdrop with a camera's noise: flat, and no drawing."""
+    rng = np.random.default_rng(seed)
+    h, w = rgb.shape[:2]
+    ramp = np.linspace(0, rng.uniform(0, 40), h)[:, None, None] * rng.choice([-1, 1])
+    backdrop = rng.uniform(30, 250) + rng.normal(0, 25, 3) + ramp + rng.normal(0, rng.uniform(0.5, 3), (h, w, 3))
+    y, x = np.mgrid[0:h, 0:w]
+    inside = ((x - w / 2) / (w * rng.uniform(0.15, 0.35))) ** 2 + ((y - h * 0.55) / (h * rng.uniform(0.3, 0.5))) ** 2 < 1
+    mask = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.2)[..., None]
+    return jpeg((rgb * mask + backdrop * (1 - mask)).clip(0, 255).astype(np.uint8), rng)
