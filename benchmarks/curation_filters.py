@@ -55,7 +55,9 @@ def judged(photos: list[np.ndarray], find: Callable[[np.ndarray], tuple[np.ndarr
             right = np.full(len(features), name not in CLEAN)
             if truth and name not in CLEAN:
                 changed = overlay.small(abs(made.astype(int) - picture.astype(int)).astype(np.uint8)).max(axis=2) > 24
-                right = np.array([changed[int(b[1]) : int(b[3]), int(b[0]) : int(b[2])].mean() > 0.22 for b in boxes], bool)
+                right = np.array(
+                    [changed[int(b[1]) : int(b[3]), int(b[0]) : int(b[2])].mean() > 0.22 for b in boxes], bool
+                )
             x.append(features)
             y.append(right)
             photo += [i] * len(features)
@@ -77,7 +79,9 @@ def report(title: str, names: tuple[str, ...], data: tuple[np.ndarray, ...], kin
     # Neither the changed photographs nor those as they are may pass the share.
     threshold = max(clean[int(alarms * len(clean))], np.sort(best[0])[::-1][int(alarms * photos)])
     real = int((best[0] > threshold).sum())
-    print(f"{title}: threshold {threshold:.3f}; false alarms {100 * alarms:g} % of {len(clean)}, {real} of {photos} as they are")
+    print(
+        f"{title}: threshold {threshold:.3f}; false alarms {100 * alarms:g} % of {len(clean)}, {real} of {photos} as they are"
+    )
     found = {}
     for k, name in enumerate(kinds, len(CLEAN)):
         hits = int((best[k] > threshold).sum())
@@ -109,7 +113,9 @@ def sites(photos: list[np.ndarray], draws: int) -> tuple[float, float]:
                 pictures = [overlays.mark(p, layout, alpha, relative) for p in overlays.site(photos, 100)]
                 found = score(pictures)
                 marked[layout, alpha, relative] = found.score
-                print(f"  {layout:<8} alpha {alpha:<4} {'of the width' if relative else 'in px':<13} {found.score:.2f} ({found.where})")
+                print(
+                    f"  {layout:<8} alpha {alpha:<4} {'of the width' if relative else 'in px':<13} {found.score:.2f} ({found.where})"
+                )
     return max(clean), min(marked.values())
 
 
@@ -145,7 +151,11 @@ def main() -> None:
     for name, value in marks.items():
         print(f"{name}: {value:.2f} of its mark")
     line = {"benchmark": "curation_filters", "ratio": round(float(min(marks.values())), 3)}
-    line |= {"marks": {k: round(float(v), 3) for k, v in marks.items()}, "cores": os.cpu_count(), "cpu": platform.machine()}
+    line |= {
+        "marks": {k: round(float(v), 3) for k, v in marks.items()},
+        "cores": os.cpu_count(),
+        "cpu": platform.machine(),
+    }
     with (Path(__file__).parent / "results.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(f"ratio {line['ratio']:.2f}")

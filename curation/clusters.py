@@ -9,6 +9,7 @@ Legend: N rows, D numbers of each, K clusters.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,7 +47,7 @@ def tree(x: np.ndarray, keys: Sequence[str], settings: Clusters) -> list[str]:
         levels.append(centres)
         points = centres
     labels = [assigned(x, levels[0])[0]]
-    for finer, coarser in zip(levels, levels[1:]):
+    for finer, coarser in itertools.pairwise(levels):
         labels.append(assigned(finer, coarser)[0][labels[-1]])
     paths = ["/".join(map(str, row)) for row in np.stack(labels[::-1], axis=1).tolist()]
     found = [""] * len(x)
@@ -124,8 +125,8 @@ def pairs(x: np.ndarray, paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray, 
                     a, b = sorted((int(cell[at + i]), int(cell[j])))
                     found[a, b] = min(d, found.get((a, b), 9.0))
     keys = sorted(found)
-    a, b = (np.array([k[i] for k in keys], np.int64) for i in (0, 1))
-    return a, b, np.array([found[k] for k in keys], np.float32).round(5)
+    first, second = (np.array([k[i] for k in keys], np.int64) for i in (0, 1))
+    return first, second, np.array([found[k] for k in keys], np.float32).round(5)
 
 
 def _cells(paths: Sequence[str]) -> list[np.ndarray]:

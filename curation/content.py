@@ -50,7 +50,13 @@ class Content:
 
     def _named(self) -> list[tuple[str, str]]:
         """Every model's name and weights."""
-        models: list[Any] = [self._embedder, self._text, self._faces, *self._linear.values(), *self._classifiers.values()]
+        models: list[Any] = [
+            self._embedder,
+            self._text,
+            self._faces,
+            *self._linear.values(),
+            *self._classifiers.values(),
+        ]
         found = [(m.name, m.weights_sha256 or "") for m in models if m is not None]
         return [*found, (self._drawn.name, "")]
 

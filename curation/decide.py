@@ -12,15 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import balance, dedup
+from curation import dedup
+from curation.rules import Rule, alike_rule, balanced_rule, numbers, of_content
 from curation.stage import (
     CHECK,
     CORPUS,
     DECIDED,
     DECISIONS,
     ERRORS,
-    MEASUREMENTS,
-    NEEDS,
     READINGS,
     RULES,
     STATUS,
@@ -32,30 +31,6 @@ from manifests.errors import InputError
 # Rules whose failure is the file's own, not the policy's.
 TECHNICAL = {"read", "header", "decode"}
 DUPLICATES = ("dup_exact", "dup_near")
-# rule -> column it is held against, the policy's field, and whether a picture fails below it.
-CONTENT = {
-    "text": ("text", "max_text", False),
-    "drawn": ("drawn", "max_drawn", False),
-    "tiled": ("tiled", "max_tiled", False),
-    "watermark": ("watermark", "max_watermark", False),
-    "artistic": ("artistic", "max_artistic", False),
-    "nsfw": ("nsfw", "max_nsfw", False),
-    "aesthetic": ("aesthetic", "min_aesthetic", True),
-    "realism": ("realism", "min_realism", True),
-    "yaw": ("yaw", "max_yaw_deg", False),
-    "pitch": ("pitch", "max_pitch_deg", False),
-    "watermark_source": ("watermark_source", "max_watermark_source", False),
-}
-
-
-@dataclasses.dataclass
-class Rule:
-    """``fails``, ``known``: (N,) bool; a rule that is not known was not reached. ``measured``: (N,) float or None."""
-
-    fails: np.ndarray
-    known: np.ndarray
-    measured: np.ndarray | None = None
-    threshold: float | None = None
 
 
 def decide(
@@ -78,7 +53,7 @@ def decide(
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     rules = _of_file(table, policy, tombstones) | _of_quality(table, policy) | _of_people(table, policy)
-    rules |= _of_content(table, policy)
+    rules |= of_content(table, policy)
     codes, copies = _identical(table)
     for name in ("tombstone", "optout"):
         somewhere = np.bincount(codes, rules[name].fails) > 0
@@ -90,8 +65,8 @@ def decide(
     loses = near.keeper != np.arange(len(table))
     has_hash = table["phash"].is_valid().to_numpy()
     rules["dup_near"] = Rule(loses & ~rules["dup_exact"].fails, has_hash, near.distance, policy.duplicate_distance)
-    rules["dup_semantic"], stands = _alike(table, policy, alike, rules)
-    rules["balance"], weight = _balanced(table, policy, rules)
+    rules["dup_semantic"], stands = alike_rule(table, policy, alike, rules)
+    rules["balance"], weight = balanced_rule(table, policy, rules)
     failed = np.any([r.fails for r in rules.values()], axis=0)
     stopped = table["stopped"].is_valid().to_numpy()
     rules["measured"] = Rule(stopped & ~failed, np.ones(len(table), bool))
@@ -131,7 +106,7 @@ def _of_file(table: pa.Table, policy: Policy, tombstones: frozenset[str]) -> dic
     read = ~_in(stopped, ["read"])
     header = read & ~_in(stopped, ["header"])
     decoded = header & ~_in(stopped, ["provenance"])
-    width, height = (_float(table[c]) for c in ("width", "height"))
+    width, height = (numbers(table[c]) for c in ("width", "height"))
     low, high = np.fmin(width, height), np.fmax(width, height)
     gone = np.zeros(n, bool)
     if tombstones:
@@ -162,7 +137,7 @@ def _of_quality(table: pa.Table, policy: Policy) -> dict[str, Rule]:
         ("entropy", "entropy", True, policy.min_entropy),
         ("border", "border", False, policy.max_border),
     ):
-        value = _float(table[column])
+        value = numbers(table[column])
         rules[rule] = Rule(value < limit if below else value > limit, ~np.isnan(value), value, limit)
     return rules
 
@@ -183,7 +158,7 @@ class _Boxes:
         row = np.repeat(np.arange(len(flat)), counts)
         boxes = flat.flatten()
         xyxy = boxes.field("xyxy").flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, 4)
-        raw, score = (_float(boxes.field(n)) for n in ("raw_score", "score"))
+        raw, score = (numbers(boxes.field(n)) for n in ("raw_score", "score"))
         return cls(row, xyxy, raw, score)
 
     def side(self, reading: str) -> np.ndarray:
@@ -222,70 +197,6 @@ def _of_people(table: pa.Table, policy: Policy) -> dict[str, Rule]:
         looked & ~holds if policy.need_head else np.zeros(n, bool), looked, None, policy.min_head_score
     )
     return rules
-
-
-def _of_content(table: pa.Table, policy: Policy) -> dict[str, Rule]:
-    rules = {}
-    n = len(table)
-    for rule, (column, field, below) in CONTENT.items():
-        limit = getattr(policy, field)
-        if limit is None or table[column].null_count == n:
-            # Nobody looked, or nobody asks: cheap for a million rows.
-            rules[rule] = Rule(np.zeros(n, bool), np.zeros(n, bool), None, None)
-            continue
-        value = _float(table[column])
-        size = abs(value) if rule in ("yaw", "pitch") else value
-        rules[rule] = Rule(size < limit if below else size > limit, ~np.isnan(value), size, limit)
-    return rules
-
-
-def _alike(
-    table: pa.Table, policy: Policy, alike: pa.Table | None, rules: dict[str, Rule]
-) -> tuple[Rule, np.ndarray]:
-    """Of pictures that show the same one stays, by the order of the other duplicates; and who stands for each row."""
-    n = len(table)
-    own = np.arange(n)
-    limit = policy.semantic_distance
-    # Where nothing was embedded `cluster_path` is null everywhere.
-    embedded = np.zeros(n, bool) if alike is None else table["cluster_path"].is_valid().to_numpy()
-    if alike is None or limit is None or not embedded.any():
-        return Rule(np.zeros(n, bool), np.zeros(n, bool), None, limit), own
-    a, b, distance = (alike[name].to_numpy() for name in ("a", "b", "distance"))
-    passes = ~np.any([r.fails for r in rules.values()], axis=0)
-    use = (distance <= limit) & passes[a] & passes[b]
-    order = np.empty(n, np.int64)
-    order[_best_first(table)] = own
-    stands = balance.removed(a[use], b[use], order)
-    away = np.full(n, np.nan)
-    away[embedded] = 1.0
-    for x, y in ((a, b), (b, a)):
-        np.minimum.at(away, x[passes[y]], distance[passes[y]])
-    return Rule(stands != own, embedded, away, limit), stands
-
-
-def _balanced(table: pa.Table, policy: Policy, rules: dict[str, Rule]) -> tuple[Rule, np.ndarray]:
-    """What a balanced subset leaves out, and (N,) the weights by which a trainer should draw what is kept."""
-    n = len(table)
-    out, weight = np.zeros(n, bool), np.full(n, np.nan)
-    known = table["cluster_path"].is_valid().to_numpy()
-    if not known.any():
-        return Rule(out, np.zeros(n, bool), None, policy.balance), weight
-    stopped = table["stopped"].is_valid().to_numpy()
-    rows = np.flatnonzero(known & ~stopped & ~np.any([r.fails for r in rules.values()], axis=0))
-    some = table.select(["cluster_path", "sha256"]).take(pa.array(rows))
-    paths, keys = (some[c].to_numpy(zero_copy_only=False).astype(str) for c in ("cluster_path", "sha256"))
-    if policy.balance is not None:
-        out[rows] = ~balance.chosen(paths, keys, policy.balance)
-    weight[rows[~out[rows]]] = balance.weights(paths[~out[rows]])
-    return Rule(out, known, None, policy.balance), weight
-
-
-def _best_first(table: pa.Table) -> np.ndarray:
-    """(N,) rows, the one to keep first: most pixels, most bytes per pixel, smallest sha256, smallest uri."""
-    pixels = _float(table["width"]) * _float(table["height"])
-    sha = pc.fill_null(table["sha256"], "").to_numpy(zero_copy_only=False).astype(str)
-    order: np.ndarray = np.lexsort((np.arange(len(table)), sha, -_float(table["bytes"]) / pixels, -pixels))
-    return order
 
 
 def side(xyxy: np.ndarray, reading: str) -> np.ndarray:
@@ -343,9 +254,9 @@ def _near(table: pa.Table, policy: Policy, pairs: pa.Table, passes: np.ndarray, 
     rows = np.flatnonzero(several)
     if len(rows):
         some = table.take(pa.array(rows))
-        pixels = _float(some["width"]) * _float(some["height"])
+        pixels = numbers(some["width"]) * numbers(some["height"])
         sha = np.unique(some["sha256"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
-        best_first = np.lexsort((sha, -_float(some["bytes"]) / pixels, -pixels, ~passes[rows]))
+        best_first = np.lexsort((sha, -numbers(some["bytes"]) / pixels, -pixels, ~passes[rows]))
         order = np.empty(len(rows), np.int64)
         order[best_first] = np.arange(len(rows))
         keeper[rows] = rows[dedup.keepers(group[rows], order)]
@@ -354,9 +265,7 @@ def _near(table: pa.Table, policy: Policy, pairs: pa.Table, passes: np.ndarray, 
     return _Near(keeper, distance, group, several)
 
 
-def _rows(
-    table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Near, weight: np.ndarray
-) -> pa.Table:
+def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Near, weight: np.ndarray) -> pa.Table:
     n = len(table)
     fails = np.stack([rules[name].fails for name in RULES], axis=1)
     kept = ~fails.any(axis=1)
@@ -432,13 +341,6 @@ def funnel(decisions: pa.Table) -> list[tuple[str, int, int]]:
     return steps
 
 
-def absent(decisions: pa.Table) -> dict[str, str]:
-    """Rules that nothing could be held against, since the job gives no model -> the field that would give one."""
-    looked = {"head": "heads", "dup_semantic": "cluster_path", "balance": "cluster_path"}
-    columns = {rule: looked.get(rule) or CONTENT[rule][0] for rule in NEEDS}
-    return {rule: NEEDS[rule] for rule, name in columns.items() if decisions[name].null_count == len(decisions)}
-
-
 def readings(decisions: pa.Table, policy: Policy) -> dict[str, dict[str, int]]:
     """ "calibrated" and "raw" -> reading of the 300 px rule -> inputs with a box that holds score and size under it.
 
@@ -459,9 +361,3 @@ def readings(decisions: pa.Table, policy: Policy) -> dict[str, dict[str, int]]:
 
 def _in(column: pa.ChunkedArray, values: list[str]) -> np.ndarray:
     return pc.is_in(column, value_set=pa.array(values, pa.string())).to_numpy()
-
-
-def _float(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """float64, NaN where null."""
-    found = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
-    return found.astype(np.float64)

@@ -72,7 +72,12 @@ def loaded(settings: Weights, root: Path, where: str, processor: Any, model: Any
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
     try:
-        return processor.from_pretrained(name, use_fast=False), model.from_pretrained(name).eval().to(device), name, device
+        return (
+            processor.from_pretrained(name, use_fast=False),
+            model.from_pretrained(name).eval().to(device),
+            name,
+            device,
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else repr(error)
         raise InputError(f"curate.{where}.weights: {name}: transformers cannot load it ({first})") from None

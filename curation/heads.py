@@ -50,7 +50,9 @@ class LinearHead:
         """(N,) float."""
         width = self._layers[0][0].shape[0]
         if x.shape[1] != width:
-            raise InputError(f"curate.heads: {self.name} wants embeddings of {width} numbers, the job's have {x.shape[1]}")
+            raise InputError(
+                f"curate.heads: {self.name} wants embeddings of {width} numbers, the job's have {x.shape[1]}"
+            )
         for weight, bias in self._layers:
             x = x @ weight + bias
         if not self._labels:
@@ -107,7 +109,9 @@ def fit(x: np.ndarray, labels: Sequence[str], seed: int = 0) -> tuple[dict[str, 
     counts = np.bincount(y, minlength=len(names))
     if len(names) < 2 or counts.min() < LEAST:
         said = ", ".join(f"{n} {c}" for n, c in zip(names, counts))
-        raise InputError(f"head: two or more classes of at least {LEAST} pictures each are needed, got {said or 'none'}")
+        raise InputError(
+            f"head: two or more classes of at least {LEAST} pictures each are needed, got {said or 'none'}"
+        )
     # Sorted by content, so that the order of files says nothing.
     order = np.lexsort(x.T[:8])
     x, y = x[order], y[order]
@@ -127,7 +131,9 @@ def fit(x: np.ndarray, labels: Sequence[str], seed: int = 0) -> tuple[dict[str, 
     weight, bias = whole.coef_, whole.intercept_
     if len(names) == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    rates = [(n, int(((guesses[best] == k) & (truth == k)).sum()), int((truth == k).sum())) for k, n in enumerate(names)]
+    rates = [
+        (n, int(((guesses[best] == k) & (truth == k)).sum()), int((truth == k).sum())) for k, n in enumerate(names)
+    ]
     return {"labels": names, "weight": weight.tolist(), "bias": bias.tolist(), "ridge": best}, rates
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from curation import filters, provenance, reading
-from curation.content import Content, Waiting
 from curation.boxes import Box, Prepared
+from curation.content import Content, Waiting
 from curation.detectors import PersonDetector
 from curation.embedding import Embedder
 from curation.fingerprint import fingerprint

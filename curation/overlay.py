@@ -45,7 +45,9 @@ class TextOverlay:
             self._session = session(weights, "curate.text.weights")
             self.weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         # Fitting asks for features before there is an ensemble.
-        self._trees = trees.load(trees.BUNDLED / ("overlay_boxes.json" if weights else "overlay_runs.json")) if judge else None
+        self._trees = (
+            trees.load(trees.BUNDLED / ("overlay_boxes.json" if weights else "overlay_runs.json")) if judge else None
+        )
         self.name = f"overlay {'text detector ' + weights.name if weights else 'by pixels'}"
 
     def __call__(self, rgb: np.ndarray) -> float:
@@ -72,16 +74,20 @@ class TextOverlay:
         h, w = picture.shape[:2]
         across, down = (max(32, round(v / 32) * 32) for v in (w, h))
         blob = (cv2.resize(picture, (across, down)) / 255.0 - MEAN) / DEVIATION
-        feed = {self._session.get_inputs()[0].name: np.ascontiguousarray(blob[..., ::-1].transpose(2, 0, 1)[None], np.float32)}
+        feed = {
+            self._session.get_inputs()[0].name: np.ascontiguousarray(
+                blob[..., ::-1].transpose(2, 0, 1)[None], np.float32
+            )
+        }
         likely = np.asarray(self._session.run(None, feed)[0])[0, 0]
         outlines, _ = cv2.findContours((likely > OPEN).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-        found = []
+        found: list[tuple[float, ...]] = []
         for outline in outlines:
             (x, y), (a, b), degrees = cv2.minAreaRect(outline)
             if min(a, b) < 3:
                 continue
             mask = np.zeros(likely.shape, np.uint8)
-            cv2.drawContours(mask, [outline], -1, 1, -1)
+            cv2.drawContours(mask, [outline], -1, (1,), -1)
             score = float(likely[mask > 0].mean())
             if score < SURE:
                 continue
@@ -116,7 +122,7 @@ def letters(grey: np.ndarray, window: int, sign: int) -> np.ndarray:
     """
     local = cv2.blur(grey, (window, window))
     mask = (cv2.subtract(grey, local) if sign > 0 else cv2.subtract(local, grey)) > STEP
-    n, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     x, y, w, h, area = (stats[:, i] for i in range(5))
     fill = area / np.maximum(w * h, 1)
     good = (h >= LEAST_PX) & (h <= MOST_SHARE * len(grey)) & (w <= 6 * h) & (h <= 12 * w) & (fill > 0.12) & (area >= 8)

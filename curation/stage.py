@@ -6,7 +6,20 @@ import pyarrow as pa
 
 from manifests.sample import BOX
 
-STEPS = ("read", "header", "provenance", "decode", "quality", "hash", "detect", "text", "style", "embed", "heads", "face")
+STEPS = (
+    "read",
+    "header",
+    "provenance",
+    "decode",
+    "quality",
+    "hash",
+    "detect",
+    "text",
+    "style",
+    "embed",
+    "heads",
+    "face",
+)
 READINGS = ("both", "height", "max_side", "sqrt_area")
 # rule -> its reason code; the first three of the files themselves give the error's own code.
 RULES = {

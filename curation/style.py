@@ -37,14 +37,14 @@ def features(rgb: np.ndarray) -> np.ndarray:
     factor = SIDE_PX / max(rgb.shape[:2])
     size = (max(16, round(rgb.shape[1] * factor)), max(16, round(rgb.shape[0] * factor)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    grey: np.ndarray = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
     luma = grey.astype(np.float32)
     gx, gy = cv2.Sobel(luma, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(luma, cv2.CV_32F, 0, 1, scale=0.125)
     size_of = np.hypot(gx, gy)
     top = small.max(axis=2).astype(np.float32)
     chroma = top - small.min(axis=2)
     saturation = chroma / np.maximum(top, 8)
-    codes = (small >> 4).astype(np.int32)
+    codes = (np.asarray(small, np.uint8) >> 4).astype(np.int32)
     counts = np.sort(np.bincount((codes @ np.array([256, 16, 1])).ravel()))[::-1]
     share = counts / counts.sum()
     whole = np.sort(np.bincount(grey.ravel(), minlength=256))[::-1] / grey.size

@@ -76,7 +76,13 @@ def fit(x: np.ndarray, y: np.ndarray, names: tuple[str, ...], count: int, weight
     from sklearn.ensemble import GradientBoostingClassifier
 
     model = GradientBoostingClassifier(
-        n_estimators=count, max_depth=3, learning_rate=0.05, min_samples_leaf=30, max_features=5, subsample=0.5, random_state=0
+        n_estimators=count,
+        max_depth=3,
+        learning_rate=0.05,
+        min_samples_leaf=30,
+        max_features=5,
+        subsample=0.5,
+        random_state=0,
     )
     model.fit(x, y, sample_weight=weight)
     rate = float(np.average(y, weights=weight))

@@ -80,7 +80,7 @@ def _signs(grey: np.ndarray) -> np.ndarray:
     for dx, dy in ((1, 0), (0, 1)):
         g = cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3, scale=0.25)
         # What is slow (sky above ground, a vignette) is the same in many clean pictures.
-        g -= cv2.blur(g, (31, 31))
+        g = cv2.subtract(g, cv2.blur(g, (31, 31)))
         parts.append(g / (np.abs(g) + SOFT))
     return np.round(100 * np.stack(parts, axis=2)).astype(np.int8)
 

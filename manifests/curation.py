@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import pydantic
@@ -14,6 +15,8 @@ from manifests.priors import SplitShares
 SIDE_RULES = Literal["both", "height", "max_side", "sqrt_area"]
 # Pairs further apart than this are never looked for: 256 bits in 16 words, two of them flipped in one at most.
 MAX_DISTANCE = 47
+
+
 class Detector(Model):
     """A person detector. `onnx`: `weights` is a file, `layout` its head; `transformers`: a folder or hub id; `face`:
     OpenCV's cascade, weak.
@@ -101,7 +104,7 @@ class Clusters(Model):
 
     @pydantic.model_validator(mode="after")
     def _falling(self) -> Clusters:
-        if any(a <= b for a, b in zip(self.levels, self.levels[1:])) or any(k < 1 for k in self.levels):
+        if any(a <= b for a, b in itertools.pairwise(self.levels)) or any(k < 1 for k in self.levels):
             raise ValueError(f"levels must fall and be positive, got {self.levels}")
         return self
 
@@ -150,7 +153,9 @@ class Policy(Model):
     optout: bool = Field(True, description="refuse what says noai, noimageai or a reserved right to mine")
     synthetic: bool = Field(True, description="refuse what says that a model generated it")
     licences: list[str] | None = Field(None, description="only these licences, as the metadata spells them")
-    max_text: float | None = Field(0.5, ge=0, le=1, description="evidence of overlaid text; null = rule off, here and below")
+    max_text: float | None = Field(
+        0.5, ge=0, le=1, description="evidence of overlaid text; null = rule off, here and below"
+    )
     max_tiled: float | None = Field(30.0, ge=0, description="repetition within one picture, in times the usual")
     max_watermark: float | None = Field(0.5, ge=0, le=1, description="the watermark head's score")
     max_watermark_source: float | None = Field(2.0, ge=0, description="consensus of a site's pictures, in times chance")
@@ -193,7 +198,7 @@ class CurateStage(Policy):
     text: TextModel | None = Field(None, description="a text detector; without it text is found by pixels alone")
     face: FaceModel | None = Field(None, description="a face model, for head pose")
     embedding: Embedding | None = Field(None, description="for heads, duplicates in meaning, and balance")
-    heads: dict[HEADS, Head] = {}
+    heads: dict[HEADS, Head] = Field({}, description="name -> model; without one its rule is skipped")
     clusters: Clusters = Clusters()
     partition: int = Field(64, ge=1, description="inputs measured and committed together")
     partition_mb: int = Field(64, ge=1, description="bytes of a partition, at most, unless one picture is larger")

@@ -34,7 +34,9 @@ CONTENT = {
     "max_text": Rule(0.5, f"{S1}: text; 0.5 is 4.5 % false alarms on COCO (benchmarks/curation_filters.py)"),
     "max_tiled": Rule(30.0, f"{S1}: watermarks; repetition in one picture, 2 of 64 photographs of COCO lie above"),
     "max_watermark": Rule(0.5, f"{S1}: watermarks; the head's own even odds"),
-    "max_watermark_source": Rule(2.0, f"{S1}: watermarks; 1 is chance, clean sites stay below 1.3, marked ones above 4"),
+    "max_watermark_source": Rule(
+        2.0, f"{S1}: watermarks; 1 is chance, clean sites stay below 1.3, marked ones above 4"
+    ),
     "max_drawn": Rule(0.5, f"{S1}: artistic; 0.5 is 1 % false alarms on COCO"),
     "max_artistic": Rule(0.5, f"{S1}: artistic, unnatural; the head's own even odds"),
     "max_nsfw": Rule(0.5, f"{OURS}: the head's own even odds; neither paper says"),
@@ -66,11 +68,17 @@ PRESETS: dict[str, dict[str, Rule]] = {
         "at_least": Rule(True, f"{S2}: >= 384"),
         "need_head": Rule(True, f"{S2}: head-pose estimation needs a head; only where a head detector is given"),
         "duplicate_distance": Rule(47, f"{S2}: perceptual hash, no radius given; no false pair on COCO and LFW"),
-        "semantic_distance": Rule(0.05, f"{S2}: deep-feature nearest neighbours, no radius given; SemDeDup's usual 0.05"),
-        "min_aesthetic": Rule(4.5, f"{S2}: aesthetic scoring, no number given; LAION's scale of 1 to 10, its lowest band"),
+        "semantic_distance": Rule(
+            0.05, f"{S2}: deep-feature nearest neighbours, no radius given; SemDeDup's usual 0.05"
+        ),
+        "min_aesthetic": Rule(
+            4.5, f"{S2}: aesthetic scoring, no number given; LAION's scale of 1 to 10, its lowest band"
+        ),
         "min_realism": Rule(0.5, f"{S2}: realism scoring, no number given; the head's own even odds"),
         "max_yaw_deg": Rule(100.0, f"{S2}: head pose, no number given; profiles stay, backs of heads go"),
         "max_pitch_deg": Rule(60.0, f"{S2}: head pose, no number given; beyond it a face is foreshortened to half"),
-        "balance": Rule(None, f"{S2}: selective sampling of clusters, no count given; set one, or train by the weights"),
+        "balance": Rule(
+            None, f"{S2}: selective sampling of clusters, no count given; set one, or train by the weights"
+        ),
     },
 }

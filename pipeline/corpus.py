@@ -46,8 +46,8 @@ def survey(stage: CurateStage, folder: Path, whole: Path) -> None:
     vectors, rows = unpacked(pq.read_table(whole, columns=["embedding"])["embedding"])
     paths = clusters.tree(vectors, [keys[r] for r in rows.tolist()], stage.clusters)
     placed: list[str | None] = [None] * len(table)
-    for row, path in zip(rows.tolist(), paths):
-        placed[row] = path
+    for row, place in zip(rows.tolist(), paths):
+        placed[row] = place
     columns = [sites, [stamps.get(s) for s in sites], placed]
     found = pa.table([pa.array(c, f.type) for c, f in zip(columns, CORPUS)], schema=CORPUS)
     a, b, distance = clusters.pairs(vectors, paths)

@@ -21,9 +21,10 @@ import ray
 from curation import dedup
 from curation.calibration import hash_of
 from curation.content import Content
-from curation.decide import absent, decide, funnel, read_tombstones, readings
+from curation.decide import decide, funnel, read_tombstones, readings
 from curation.detectors import PersonDetector
 from curation.reading import read
+from curation.rules import absent
 from curation.sources import listed
 from curation.stage import CORPUS, MEASUREMENTS
 from manifests import commit

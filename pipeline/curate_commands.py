@@ -25,7 +25,8 @@ def decide(
 ) -> None:
     """Decide again from stored scores, without pixels: a million photographs in seconds."""
     from curation.decide import decide as by
-    from curation.decide import absent, funnel, read_tombstones
+    from curation.decide import funnel, read_tombstones
+    from curation.rules import absent
     from pipeline.curate import load, load_alike
     from pipeline.measuring import write
 
@@ -73,7 +74,9 @@ def read_policy(path: Path) -> Any:
 
 def audit(
     folder: RunFolder,
-    labels: Annotated[Path | None, typer.Option(help="file that the audit page saved: prints precision by reason")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="file that the audit page saved: prints precision by reason")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="pictures of each reason, and of the kept")] = 40,
     seed: Annotated[int, typer.Option(help="of the draw")] = 0,
 ) -> None:
@@ -124,7 +127,7 @@ def head(
     unknown = sorted(set(counted) - {n for _, n in files})
     if unknown or not counted:
         raise InputError(f"--counts {counts}: {', '.join(unknown) or 'nothing'} is no folder of {photos} with pictures")
-    model = EMBEDDERS[kind](Embedding(kind=kind, weights=embedding), Path.cwd())  # type: ignore[arg-type]
+    model = EMBEDDERS[kind](Embedding(kind=kind, weights=embedding), Path.cwd())
     prepared = []
     with bar("embed") as progress:
         shown = progress.add_task("", total=len(files), note="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def biases(decisions: pa.Table) -> list[dict[str, Any]]:
     for trait, groups, use in traits:
         for group in sorted(set(groups[use].tolist()), key=lambda g: (len(g.split()[0]), g)):
             own = use & (groups == group)
-            rows.append({"trait": trait, "name": group, "inputs": int(own.sum())} | _rate(int(kept[own].sum()), int(own.sum())))
+            rows.append(
+                {"trait": trait, "name": group, "inputs": int(own.sum())} | _rate(int(kept[own].sum()), int(own.sum()))
+            )
     return rows
 
 
@@ -127,11 +130,15 @@ def audited(folder: Path) -> list[dict[str, Any]]:
 
 def _rate(hits: int, n: int) -> dict[str, Any]:
     rate, low, high = wilson(hits, n)
-    return {"kept": hits, "rate": f"{100 * rate:.1f} %" if n else "", "interval": f"{100 * low:.0f} to {100 * high:.0f}"}
+    return {
+        "kept": hits,
+        "rate": f"{100 * rate:.1f} %" if n else "",
+        "interval": f"{100 * low:.0f} to {100 * high:.0f}",
+    }
 
 
 def _bands(value: np.ndarray, edges: list[float], unit: str) -> np.ndarray:
-    names = [f"{int(a)} to {int(b)} {unit}".strip() for a, b in zip(edges, edges[1:])]
+    names = [f"{int(a)} to {int(b)} {unit}".strip() for a, b in itertools.pairwise(edges)]
     names.append(f"{int(edges[-1])} {unit} and more".replace("  ", " "))
     return np.array([names[max(0, int(np.searchsorted(edges, v, "right")) - 1)] if v == v else "" for v in value])
 

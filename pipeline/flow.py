@@ -38,7 +38,9 @@ def sankey(steps: Sequence[tuple[str, int, int]]) -> str:
     if kept:
         parts.append(_band(x, TOP, TOP + kept * thick, WIDTH - 110, TOP, TOP + kept * thick, "kept"))
     parts.append(f'<text x="0" y="{TOP + total * thick / 2 + 4:.1f}">{total:,} inputs</text>')
-    parts.append(f'<text x="{WIDTH - 102}" y="{TOP + max(8.0, kept * thick / 2) + 4:.1f}" class="b">{kept:,} kept</text>')
+    parts.append(
+        f'<text x="{WIDTH - 102}" y="{TOP + max(8.0, kept * thick / 2) + 4:.1f}" class="b">{kept:,} kept</text>'
+    )
     return (
         f'<svg class="sankey" viewBox="0 0 {WIDTH} {HEIGHT + 150}" role="img" aria-label="inputs by reason">'
         + "".join(parts)

@@ -27,8 +27,8 @@ def curate_section(folder: Path, examples: int) -> dict[str, Any] | None:
     if table is None or not len(table):
         return None
     # Imported here: a run without photographs is reported where the curation extra is not installed.
-    from curation.decide import absent, funnel
-
+    from curation.decide import funnel
+    from curation.rules import absent
     from curation.stage import RULES
     from manifests.job import load
     from pipeline import curate_tables as tables
@@ -63,7 +63,9 @@ def curate_section(folder: Path, examples: int) -> dict[str, Any] | None:
         "steps": steps,
         "sankey": sankey([(RULES[rule], n_in, n_out) for rule, n_in, n_out in passed]),
         "histograms": near.histograms(table),
-        "near": [line | {t: [tile(r) for r in line[t]] for t in ("passed", "failed")} for line in near.lines(table, examples)],
+        "near": [
+            line | {t: [tile(r) for r in line[t]] for t in ("passed", "failed")} for line in near.lines(table, examples)
+        ],
         "readings": _readings(table, folder),
         "costs": tables.costs(table),
         "sources": tables.sources(table),

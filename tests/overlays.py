@@ -14,11 +14,10 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-WORDS = (
-    "the best summer sale ends today get your ticket now visit our new store in town breaking news from the world when you "
-    "finally see it live tonight only at eight free shipping photo by anna smith all rights reserved me and my friends "
-    "looking for a job call us 555 0199 grand opening saturday welcome to the show Monday Paris 2019 why not both"
-).split()
+WORDS = ["the", "best", "summer", "sale", "ends", "today", "get", "your", "ticket", "now", "visit", "our", "new", "store",
+         "in", "town", "breaking", "news", "from", "world", "when", "you", "finally", "see", "it", "live", "tonight", "only",
+         "at", "eight", "free", "shipping", "photo", "by", "anna", "smith", "all", "rights", "reserved", "me", "and", "my",
+         "friends", "looking", "for", "a", "job", "call", "us", "555", "0199", "grand", "opening", "Paris", "2019"]  # fmt: skip
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol",
          "DejaVuSansMono", "DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif-Italic")  # fmt: skip
 INKS = ((255, 255, 255), (0, 0, 0), (255, 240, 0), (220, 20, 20), (245, 245, 245), (20, 40, 120))
@@ -261,6 +260,8 @@ def studio(rgb: np.ndarray, seed: int) -> np.ndarray:
     ramp = np.linspace(0, rng.uniform(0, 40), h)[:, None, None] * rng.choice([-1, 1])
     backdrop = rng.uniform(30, 250) + rng.normal(0, 25, 3) + ramp + rng.normal(0, rng.uniform(0.5, 3), (h, w, 3))
     y, x = np.mgrid[0:h, 0:w]
-    inside = ((x - w / 2) / (w * rng.uniform(0.15, 0.35))) ** 2 + ((y - h * 0.55) / (h * rng.uniform(0.3, 0.5))) ** 2 < 1
+    inside = ((x - w / 2) / (w * rng.uniform(0.15, 0.35))) ** 2 + (
+        (y - h * 0.55) / (h * rng.uniform(0.3, 0.5))
+    ) ** 2 < 1
     mask = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.2)[..., None]
     return jpeg((rgb * mask + backdrop * (1 - mask)).clip(0, 255).astype(np.uint8), rng)
