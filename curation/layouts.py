@@ -8,6 +8,7 @@ A new head needs one decoder, if none here fits, and one line at the foot.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -52,7 +53,9 @@ def gfl(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence[int]
     """
     if len(out) == 1:
         rows = out[0][0]
-        bins = next(b for b in (8, 16) if rows.shape[1] > 4 * b)
+        bins = 8  # of every release; more would be 16, with few classes: no width tells them apart
+        if rows.shape[1] <= 4 * bins:
+            raise ValueError(f"{rows.shape[1]} columns hold no distributions")
         scores, spread = rows[:, : -4 * bins], rows[:, -4 * bins :]
     else:
         half = len(out) // 2
@@ -103,7 +106,8 @@ def finished(out: Sequence[np.ndarray], size: tuple[int, int], classes: Sequence
     return boxes[keep].astype(np.float64), scores[keep].astype(np.float64)
 
 
-def grid(size: tuple[int, int], strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=64)
+def grid(size: tuple[int, int], strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Cell numbers x, y (N, 2) and strides (N, 1), row by row, stride after stride; a last part of a cell counts."""
     cells, of = [], []
     for stride in strides:

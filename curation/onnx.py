@@ -16,6 +16,8 @@ from curation.layouts import LAYOUTS
 from manifests.curation import Detector
 from manifests.errors import InputError
 
+# Of a picture's candidates these many are compared, and of its boxes these many kept: COCO's own evaluation takes 100.
+CANDIDATES, MOST_BOXES = 1000, 300
 # The second look's longer side, where the model's own is smaller: as large as most web pictures, and the largest that
 # small YOLOX models were trained at. Sides of a free-size input are multiples of the coarsest stride.
 SECOND_SIDE, STRIDE = 640, 32
@@ -46,12 +48,36 @@ class Onnx:
         self._one_by_one = n == 1 or len(inputs) > 1 or self._layout.decode.__name__ == "gfl"
         # A free size is asked for at 640, which DETR-like models are trained at.
         self._size = (h if isinstance(h, int) else 640, w if isinstance(w, int) else 640)
+        self._checked(path, settings.layout)
         free = self._freed(path) if self._layout.any_size and settings.looks > 1 else None
         self._sides: tuple[int, ...] = ()
         if free is not None:
             self._session, self._sides = free, (max(self._size), max(*self._size, SECOND_SIDE))
         self.looks = max(1, len(self._sides))
         self.name = f"onnx {settings.layout} {path.name}" + (", 2 looks" if self.looks > 1 else "")
+
+    def _checked(self, path: Path, layout: str) -> None:
+        """InputError where the head of the file is not what ``layout`` says, as a grey picture shows."""
+        grey = self._fitted(np.full((*self._size, 3), 127, np.uint8))
+        try:
+            out = self._run(self._blob(grey)[None])
+        except Exception as error:  # noqa: BLE001 - as above
+            raise InputError(
+                f"curate.detector.weights: {path}: cannot run on one picture of 3 channels ({error})"
+            ) from None
+        try:
+            corners, score = self._layout.decode(out, self._size, self._classes)
+            sound = corners.shape == (*score.shape, 4) and not np.any(
+                (score < 0) | (score > 1 + 1e-3) | np.isnan(score)
+            )
+        except (ValueError, IndexError, TypeError):
+            sound = False
+        if not sound:
+            shapes = ", ".join("x".join(map(str, o.shape)) for o in out)
+            raise InputError(
+                f"curate.detector.layout: {path.name} answers with {shapes}, which is not the head of `{layout}`; give one of "
+                f"{', '.join(LAYOUTS)}, or add its own to curation/layouts.py"
+            )
 
     def _freed(self, path: Path) -> Any:
         """A session that takes any size, None where the graph turns out to hold its own."""
@@ -117,8 +143,12 @@ class Onnx:
 
     def _blob(self, view: View) -> np.ndarray:
         """(3, h, w) float32 as the model was trained on."""
-        mean, divisor = (np.array(v, np.float32) for v in self._layout.norm)
-        return ((view.blob.astype(np.float32) - mean) / divisor).transpose(2, 0, 1)
+        blob = np.empty((3, *view.blob.shape[:2]), np.float32)
+        for plane, channel, mean, divisor in zip(blob, cv2.split(view.blob), *self._layout.norm):
+            np.subtract(channel, mean, out=plane, dtype=np.float32)
+            if divisor != 1:
+                plane /= divisor
+        return blob
 
     def _run(self, blob: np.ndarray) -> list[np.ndarray]:
         feed: dict[str, np.ndarray] = {self._inputs[0]: np.ascontiguousarray(blob, np.float32)}
@@ -130,12 +160,13 @@ class Onnx:
     def _decoded(self, out: list[np.ndarray], view: View, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes of one view in the picture's own px. ``width``: the picture's, about which a mirrored view is turned."""
         corners, score = self._layout.decode(out, (view.blob.shape[0], view.blob.shape[1]), self._classes)
-        keep = score > KEEP_SCORE
+        keep = np.argsort(-score, kind="stable")[:CANDIDATES]
+        keep = keep[score[keep] > KEEP_SCORE]
         corners = (corners[keep] - np.tile(view.shift, 2)) / np.tile(view.scale, 2)
         if view.mirrored:
             corners = corners[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0]
         score = score[keep].astype(np.float64)
-        chosen = nms(corners, score) if self._layout.nms else list(range(len(score)))
+        chosen = (nms(corners, score) if self._layout.nms else list(range(len(score))))[:MOST_BOXES]
         return corners[chosen], score[chosen]
 
 

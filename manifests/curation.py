@@ -36,7 +36,7 @@ class Detector(Model):
         ge=1,
         le=2,
         description="2: once more at the mirror image, 640 px or larger, where layout and file allow; finds small people, "
-        "takes three times as long",
+        "takes 2.4 times as long",
     )
     batch: int = Field(8, ge=1, description="pictures of one forward pass; halved where memory runs out")
     device: str = Field("auto", description="of a transformers model: auto, cpu, cuda")

@@ -203,6 +203,10 @@ def test_weights_that_are_not_there_are_named(tmp_path):
     (tmp_path / "head.onnx").write_bytes(constant_model(yolox()))
     with pytest.raises(InputError, match="expected one of"):
         PersonDetector(Detector(kind="onnx", weights="head.onnx", layout="yolo99"), tmp_path)
+    (tmp_path / "head.onnx").write_bytes(constant_model(fastest()))
+    for layout in sorted({*HEADS} - {"fastestdet"}):
+        with pytest.raises(InputError, match="answers with 1x85x26x26"):
+            PersonDetector(Detector(kind="onnx", weights="head.onnx", layout=layout), tmp_path)
 
 
 def synthetic(pictures: int, seed: int) -> list:

@@ -112,10 +112,11 @@ def jpegs(shared) -> list[bytes]:
     return [p.read_bytes() for p in sorted((shared / "photos/img").glob("*.jpg"))[:25]]
 
 
-@pytest.mark.parametrize("count", [pytest.param(100), pytest.param(500, marks=pytest.mark.soak)])
-def test_damage_in_the_middle_of_a_photograph_is_caught(shared, count):
-    """Zeroed blocks and truncations always; random bytes in three cases of four (an entropy coder may go on by chance)."""
-    chance = random.Random(1)
+def test_damage_in_the_middle_of_a_photograph_is_caught(shared):
+    """Zeroed blocks and truncations always; bursts of 64 random bytes in three cases of four: in the others the decoder
+    falls into step again with as many blocks as before, and nothing in the stream is wrong.
+    """
+    chance, count = random.Random(1), 500
     files = jpegs(shared)
     caught = {"zeroed": 0, "cut": 0, "random": 0}
     for i in range(count):
@@ -126,7 +127,7 @@ def test_damage_in_the_middle_of_a_photograph_is_caught(shared, count):
         for kind, bad in (
             ("zeroed", data[:at] + bytes(512) + data[at + 512 :]),
             ("cut", data[:cut]),
-            ("random", data[:at] + chance.randbytes(512) + data[at + 512 :]),
+            ("random", data[:at] + chance.randbytes(64) + data[at + 64 :]),
         ):
             try:
                 photo.decode(bad)
