@@ -13,7 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import dedup
-from curation.stage import CHECK, DECIDED, DECISIONS, ERRORS, MEASUREMENTS, READINGS, RULES, STATUS, STATUSES
+from curation.rules import Rule, alike_rule, balanced_rule, numbers, of_content
+from curation.stage import (
+    CHECK,
+    CORPUS,
+    DECIDED,
+    DECISIONS,
+    ERRORS,
+    READINGS,
+    RULES,
+    STATUS,
+    STATUSES,
+)
 from manifests.curation import Policy
 from manifests.errors import InputError
 
@@ -22,26 +33,27 @@ TECHNICAL = {"read", "header", "decode"}
 DUPLICATES = ("dup_exact", "dup_near")
 
 
-@dataclasses.dataclass
-class Rule:
-    """``fails``, ``known``: (N,) bool; a rule that is not known was not reached. ``measured``: (N,) float or None."""
-
-    fails: np.ndarray
-    known: np.ndarray
-    measured: np.ndarray | None = None
-    threshold: float | None = None
-
-
-def decide(table: pa.Table, policy: Policy, pairs: pa.Table, tombstones: frozenset[str] = frozenset()) -> pa.Table:
-    """DECISIONS of MEASUREMENTS ``table`` (unique uris; any order), by ``policy`` and the near-duplicate ``pairs`` (by row
-    number of the table sorted by uri). The same rows in any order give the same decisions.
+def decide(
+    table: pa.Table,
+    policy: Policy,
+    pairs: pa.Table,
+    tombstones: frozenset[str] = frozenset(),
+    alike: pa.Table | None = None,
+) -> pa.Table:
+    """DECISIONS of MEASUREMENTS ``table`` (unique uris; any order), by ``policy``, the near-duplicate ``pairs`` and those
+    ``alike`` in meaning (by row number of the table sorted by uri). The same rows in any order give the same decisions.
+    ``table`` may have the columns of CORPUS as well.
 
     Score and size must hold for the same box. Of duplicates the first of these stays: passes every other rule, most pixels,
     most bytes per pixel, smallest sha256, smallest uri. An opt-out or tombstone of a picture holds for every file of the
     same bytes, and what a tombstone removes is not replaced by its near-duplicate.
     """
     table = ordered(table)
+    for field in CORPUS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     rules = _of_file(table, policy, tombstones) | _of_quality(table, policy) | _of_people(table, policy)
+    rules |= of_content(table, policy)
     codes, copies = _identical(table)
     for name in ("tombstone", "optout"):
         somewhere = np.bincount(codes, rules[name].fails) > 0
@@ -53,11 +65,15 @@ def decide(table: pa.Table, policy: Policy, pairs: pa.Table, tombstones: frozens
     loses = near.keeper != np.arange(len(table))
     has_hash = table["phash"].is_valid().to_numpy()
     rules["dup_near"] = Rule(loses & ~rules["dup_exact"].fails, has_hash, near.distance, policy.duplicate_distance)
+    rules["dup_semantic"], stands = alike_rule(table, policy, alike, rules)
+    rules["balance"], weight = balanced_rule(table, policy, rules)
     failed = np.any([r.fails for r in rules.values()], axis=0)
     stopped = table["stopped"].is_valid().to_numpy()
     rules["measured"] = Rule(stopped & ~failed, np.ones(len(table), bool))
     keeper = np.where(rules["dup_exact"].fails, keeper, near.keeper)
-    return _rows(table, rules, keeper, near)
+    keeper = np.where(rules["dup_semantic"].fails, stands, keeper)
+    weight = np.where(failed, np.nan, weight)
+    return _rows(table, rules, keeper, near, weight)
 
 
 def ordered(table: pa.Table) -> pa.Table:
@@ -90,7 +106,7 @@ def _of_file(table: pa.Table, policy: Policy, tombstones: frozenset[str]) -> dic
     read = ~_in(stopped, ["read"])
     header = read & ~_in(stopped, ["header"])
     decoded = header & ~_in(stopped, ["provenance"])
-    width, height = (_float(table[c]) for c in ("width", "height"))
+    width, height = (numbers(table[c]) for c in ("width", "height"))
     low, high = np.fmin(width, height), np.fmax(width, height)
     gone = np.zeros(n, bool)
     if tombstones:
@@ -121,7 +137,7 @@ def _of_quality(table: pa.Table, policy: Policy) -> dict[str, Rule]:
         ("entropy", "entropy", True, policy.min_entropy),
         ("border", "border", False, policy.max_border),
     ):
-        value = _float(table[column])
+        value = numbers(table[column])
         rules[rule] = Rule(value < limit if below else value > limit, ~np.isnan(value), value, limit)
     return rules
 
@@ -142,7 +158,7 @@ class _Boxes:
         row = np.repeat(np.arange(len(flat)), counts)
         boxes = flat.flatten()
         xyxy = boxes.field("xyxy").flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, 4)
-        raw, score = (_float(boxes.field(n)) for n in ("raw_score", "score"))
+        raw, score = (numbers(boxes.field(n)) for n in ("raw_score", "score"))
         return cls(row, xyxy, raw, score)
 
     def side(self, reading: str) -> np.ndarray:
@@ -238,9 +254,9 @@ def _near(table: pa.Table, policy: Policy, pairs: pa.Table, passes: np.ndarray, 
     rows = np.flatnonzero(several)
     if len(rows):
         some = table.take(pa.array(rows))
-        pixels = _float(some["width"]) * _float(some["height"])
+        pixels = numbers(some["width"]) * numbers(some["height"])
         sha = np.unique(some["sha256"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
-        best_first = np.lexsort((sha, -_float(some["bytes"]) / pixels, -pixels, ~passes[rows]))
+        best_first = np.lexsort((sha, -numbers(some["bytes"]) / pixels, -pixels, ~passes[rows]))
         order = np.empty(len(rows), np.int64)
         order[best_first] = np.arange(len(rows))
         keeper[rows] = rows[dedup.keepers(group[rows], order)]
@@ -249,7 +265,7 @@ def _near(table: pa.Table, policy: Policy, pairs: pa.Table, passes: np.ndarray, 
     return _Near(keeper, distance, group, several)
 
 
-def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Near) -> pa.Table:
+def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Near, weight: np.ndarray) -> pa.Table:
     n = len(table)
     fails = np.stack([rules[name].fails for name in RULES], axis=1)
     kept = ~fails.any(axis=1)
@@ -272,8 +288,9 @@ def _rows(table: pa.Table, rules: dict[str, Rule], keeper: np.ndarray, near: _Ne
         "dup_group": _group_names(table, keeper, near),
         "dup_of": table["uri"].combine_chunks().take(pa.array(keeper, mask=~moved)),
         "dup_distance": pa.array(np.nan_to_num(near.distance).astype(np.int32), mask=np.isnan(near.distance)),
+        "sampling_weight": pa.array(weight, pa.float32(), mask=np.isnan(weight)),
     }
-    measured = [table[name] for name in DECISIONS.names if name in MEASUREMENTS.names]
+    measured = [table[name] for name in DECISIONS.names if name not in DECIDED.names]
     return pa.table([*measured, *(columns[name] for name in DECIDED.names)], schema=DECISIONS)
 
 
@@ -344,9 +361,3 @@ def readings(decisions: pa.Table, policy: Policy) -> dict[str, dict[str, int]]:
 
 def _in(column: pa.ChunkedArray, values: list[str]) -> np.ndarray:
     return pc.is_in(column, value_set=pa.array(values, pa.string())).to_numpy()
-
-
-def _float(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """float64, NaN where null."""
-    found = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
-    return found.astype(np.float64)

@@ -13,7 +13,9 @@ from typing import Any
 
 from curation import filters, provenance, reading
 from curation.boxes import Box, Prepared
+from curation.content import Content, Waiting
 from curation.detectors import PersonDetector
+from curation.embedding import Embedder
 from curation.fingerprint import fingerprint
 from curation.stage import MEASUREMENTS, STEPS
 from manifests import photo
@@ -39,6 +41,7 @@ class Look:
     row: dict[str, Any]
     person: Prepared | None = None
     head: Prepared | None = None
+    content: Waiting | None = None
 
 
 def fetch(row: Mapping[str, Any]) -> Fetched:
@@ -54,8 +57,9 @@ def fetch(row: Mapping[str, Any]) -> Fetched:
 class Measurer:
     """Measures photographs with the job's detectors held in memory."""
 
-    def __init__(self, stage: CurateStage, root: Path) -> None:
+    def __init__(self, stage: CurateStage, root: Path, embedder: Embedder | None = None) -> None:
         self._stage = stage
+        self._content = Content(stage, root, embedder)
         self._detector = PersonDetector(stage.detector, root)
         self._head = PersonDetector(stage.head_detector, root) if stage.head_detector else None
 
@@ -76,7 +80,7 @@ class Measurer:
         return look
 
     def people(self, looks: Sequence[Look]) -> None:
-        """Add boxes of people, and of heads where a head detector is given, to the rows that got that far."""
+        """Add what goes in batches to the rows that got that far: boxes of people and heads, vectors, scores of heads."""
         for name, detector, blob in (("boxes", self._detector, "person"), ("heads", self._head, "head")):
             open_ = [look for look in looks if getattr(look, blob) is not None]
             if detector is None or not open_:
@@ -87,6 +91,8 @@ class Measurer:
             each = 1e3 * (time.perf_counter() - start) / len(open_)
             for look in open_:
                 look.row["ms"]["detect"] = (look.row["ms"]["detect"] or 0.0) + each
+        seen = [(look.row, look.content) for look in looks if look.content is not None]
+        self._content.batch([row for row, _ in seen], [content for _, content in seen])
 
     def blank(self, item: Fetched) -> dict[str, Any]:
         """A row that knows only where the input lies and what would have measured it."""
@@ -147,6 +153,7 @@ class Measurer:
         look.person = self._detector.prepare(rgb)
         look.head = self._head.prepare(rgb) if self._head else None
         clock("detect")
+        look.content = self._content.look(rgb, row, row["ms"])
 
 
 class _Clock:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from manifests.model import Model
+from manifests.presets import PRESETS
 from manifests.priors import SplitShares
 
 SIDE_RULES = Literal["both", "height", "max_side", "sqrt_area"]
 # Pairs further apart than this are never looked for: 256 bits in 16 words, two of them flipped in one at most.
 MAX_DISTANCE = 47
-# What a preset fills in where the job says nothing. Sapiens, section 3.1: score > 0.9 and box > 300 px; Sapiens2: at
-# least one prominent person, short side >= 384 px, head in view.
-PRESETS: dict[str, dict[str, Any]] = {
-    "sapiens": {"min_score": 0.9, "min_box_px": 300.0, "side_rule": "both", "at_least": False},
-    "sapiens2": {"min_score": 0.9, "min_box_px": 384.0, "side_rule": "both", "at_least": True, "need_head": True},
-}
 
 
 class Detector(Model):
@@ -52,6 +48,68 @@ class Detector(Model):
                 f"detector {self.kind} needs `weights`: a path" + (" or hub id" if self.kind == "transformers" else "")
             )
         return self
+
+
+class Weights(Model):
+    """A model by folder, file or hub id."""
+
+    weights: str
+    batch: int = Field(16, ge=1)
+    device: str = Field("auto", description="auto, cpu, cuda")
+
+
+class Embedding(Weights):
+    """One vector for each picture. `transformers`: SigLIP2, CLIP, DINOv2 or any other AutoModel with an image processor;
+    `encoder`: a checkpoint of maquette's own pre-training.
+    """
+
+    kind: Literal["transformers", "encoder"] = "transformers"
+
+
+class Head(Weights):
+    """A score from 0 to 1 or on the head's own scale. `linear`: linear layers on the embedding (safetensors, pth, or what
+    `maquette head` wrote); `classifier`: a transformers image classifier, its `labels` summed.
+    """
+
+    kind: Literal["linear", "classifier"] = "linear"
+    labels: list[str] = Field([], description="of a classifier: those that count; also of a head of several classes")
+
+    @pydantic.model_validator(mode="after")
+    def _named(self) -> Head:
+        if self.kind == "classifier" and not self.labels:
+            raise ValueError("a classifier needs `labels`: which of its classes count")
+        return self
+
+
+class TextModel(Model):
+    """An ONNX export of PaddleOCR's DB text detector."""
+
+    weights: str
+
+
+class FaceModel(Model):
+    """An ONNX export of YuNet, whose five points give the head's pose."""
+
+    weights: str
+    min_score: float = Field(0.7, ge=0, le=1)
+
+
+class Clusters(Model):
+    """Hierarchical k-means over the embeddings, as in Vo et al. 2024: centroids are clustered again, level by level."""
+
+    levels: list[int] = Field([], description="clusters of each level, finest first; empty: n / 30 and its square root")
+    rounds: int = Field(2, ge=1, description="times that each level is fitted again on points near its centroids")
+    fit: int = Field(200_000, ge=100, description="pictures that centroids are fitted on, at most")
+    seed: int = 0
+
+    @pydantic.model_validator(mode="after")
+    def _falling(self) -> Clusters:
+        if any(a <= b for a, b in itertools.pairwise(self.levels)) or any(k < 1 for k in self.levels):
+            raise ValueError(f"levels must fall and be positive, got {self.levels}")
+        return self
+
+
+HEADS = Literal["artistic", "watermark", "nsfw", "aesthetic", "realism"]
 
 
 class PhotoSource(Model):
@@ -95,6 +153,23 @@ class Policy(Model):
     optout: bool = Field(True, description="refuse what says noai, noimageai or a reserved right to mine")
     synthetic: bool = Field(True, description="refuse what says that a model generated it")
     licences: list[str] | None = Field(None, description="only these licences, as the metadata spells them")
+    max_text: float | None = Field(
+        0.5, ge=0, le=1, description="evidence of overlaid text; null = rule off, here and below"
+    )
+    max_tiled: float | None = Field(30.0, ge=0, description="repetition within one picture, in times the usual")
+    max_watermark: float | None = Field(0.5, ge=0, le=1, description="the watermark head's score")
+    max_watermark_source: float | None = Field(2.0, ge=0, description="consensus of a site's pictures, in times chance")
+    max_drawn: float | None = Field(0.5, ge=0, le=1, description="evidence of a sketch or cartoon, without weights")
+    max_artistic: float | None = Field(0.5, ge=0, le=1, description="the artistic head's score")
+    max_nsfw: float | None = Field(0.5, ge=0, le=1, description="the NSFW head's score")
+    min_aesthetic: float | None = Field(None, description="the aesthetic head's score, on its own scale")
+    min_realism: float | None = Field(None, description="the realism head's score")
+    max_yaw_deg: float | None = Field(None, ge=0, le=180, description="of the largest face, either way")
+    max_pitch_deg: float | None = Field(None, ge=0, le=180, description="of the largest face, up or down")
+    semantic_distance: float | None = Field(
+        None, ge=0, le=0.3, description="1 - cosine of embeddings, below which two pictures show the same"
+    )
+    balance: int | None = Field(None, ge=1, description="keep so many, drawn evenly over the clusters")
     tombstones: str | None = Field(None, description="file with one sha256 or URL a line, never to be kept")
 
     @pydantic.model_validator(mode="before")
@@ -102,17 +177,29 @@ class Policy(Model):
     def _preset(cls, tree: Any) -> Any:
         """What the job says itself stays."""
         name = tree.get("preset") if isinstance(tree, dict) else None
-        return {**PRESETS[name], **tree} if name in PRESETS else tree
+        return {**{k: r.value for k, r in PRESETS[name].items()}, **tree} if name in PRESETS else tree
 
 
 class CurateStage(Policy):
     """Photographs -> decisions and kept samples."""
+
+    @pydantic.model_validator(mode="after")
+    def _fed(self) -> CurateStage:
+        on_it = sorted(name for name, head in self.heads.items() if head.kind == "linear")
+        if on_it and self.embedding is None:
+            raise ValueError(f"heads.{on_it[0]} is a linear head: it needs `embedding`, the one that it was fitted on")
+        return self
 
     sources: list[PhotoSource] = Field(min_length=1)
     max_pixels: int = Field(100_000_000, ge=1)
     max_bytes: int = Field(200_000_000, ge=1)
     detector: Detector = Detector()
     head_detector: Detector | None = None
+    text: TextModel | None = Field(None, description="a text detector; without it text is found by pixels alone")
+    face: FaceModel | None = Field(None, description="a face model, for head pose")
+    embedding: Embedding | None = Field(None, description="for heads, duplicates in meaning, and balance")
+    heads: dict[HEADS, Head] = Field({}, description="name -> model; without one its rule is skipped")
+    clusters: Clusters = Clusters()
     partition: int = Field(64, ge=1, description="inputs measured and committed together")
     partition_mb: int = Field(64, ge=1, description="bytes of a partition, at most, unless one picture is larger")
     picture_deadline_s: float = Field(120.0, gt=0, description="a picture that takes longer ends its worker")

@@ -20,11 +20,13 @@ import ray
 
 from curation import dedup
 from curation.calibration import hash_of
+from curation.content import Content
 from curation.decide import decide, funnel, read_tombstones, readings
 from curation.detectors import PersonDetector
 from curation.reading import read
+from curation.rules import absent
 from curation.sources import listed
-from curation.stage import MEASUREMENTS
+from curation.stage import CORPUS, MEASUREMENTS
 from manifests import commit
 from manifests.curation import CurateStage
 from manifests.dataset import Dataset
@@ -34,9 +36,11 @@ from manifests.plan import split_of
 from manifests.rewrite import withdraw
 from manifests.shards import ShardWriter
 from manifests.store import storage
+from pipeline.corpus import NAMES, survey
+from pipeline.embedders import embedder
 from pipeline.freeze import freeze
 from pipeline.measuring import REPEATING, WAVE, measure, partitions, write
-from pipeline.progress import Events, bar
+from pipeline.progress import Events, bar, console
 
 WHOLE, PAIRS, DECIDED = "measured.parquet", "pairs.parquet", "decisions/decisions.parquet"
 ROW_GROUP = 65_536
@@ -60,7 +64,7 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
     _measured(stage, root, folder, inputs, engine)
     measuring = time.monotonic() - measuring
     table, pairs = load(folder)
-    decisions = decide(table, stage, pairs, tombstones)
+    decisions = decide(table, stage, pairs, tombstones, load_alike(folder))
     write(folder / DECIDED, decisions, synced=False)
     materialise(stage, folder, digest, decisions)
     commit.fold(folder, "curated", digest)
@@ -73,16 +77,31 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
         "measuring_s": round(measuring, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
+    for rule, field in absent(decisions).items():
+        console.print(f"  [yellow]skipped[/yellow] {rule}: no model for it; give curate.{field}", soft_wrap=True)
     events.emit("stage_finished", stage="curate", funnel=steps, readings=readings(decisions, stage), **result)
     return result
 
 
 def load(folder: Path) -> tuple[pa.Table, pa.Table]:
-    """Measurements of all inputs in order of uri, and their near-duplicate pairs. Raises InputError before they exist."""
+    """Measurements of all inputs in order of uri with what the corpus says of them, and their near-duplicate pairs.
+
+    Raises InputError before they exist.
+    """
     for name in (WHOLE, PAIRS):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: holds no complete measurements; run `maquette curate` on its job to the end")
-    return pq.read_table(folder / WHOLE), pq.read_table(folder / PAIRS)
+    # Vectors are ten times the rest, and no rule needs them again.
+    table = pq.read_table(folder / WHOLE, columns=[n for n in MEASUREMENTS.names if n != "embedding"])
+    if (folder / NAMES[0]).is_file():
+        for column, field in zip(pq.read_table(folder / NAMES[0]).columns, CORPUS):
+            table = table.append_column(field, column)
+    return table, pq.read_table(folder / PAIRS)
+
+
+def load_alike(folder: Path) -> pa.Table | None:
+    """Pairs of pictures that show the same, by row number; None where nothing was surveyed."""
+    return pq.read_table(folder / NAMES[1]) if (folder / NAMES[1]).is_file() else None
 
 
 def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Table) -> None:
@@ -177,6 +196,7 @@ def _measured(stage: CurateStage, root: Path, folder: Path, inputs: pa.Table, en
         (folder / PAIRS).unlink(missing_ok=True)
     if not (folder / PAIRS).is_file():
         write(folder / PAIRS, dedup.pairs(pq.read_table(folder / WHOLE, columns=[*dedup.VARIANTS, "thumb"])))
+    survey(stage, folder, folder / WHOLE)
 
 
 def _joined(files: list[Path], whole: Path, key: str) -> None:
@@ -221,6 +241,7 @@ def _engine(stage: CurateStage, root: Path) -> str:
             )
         table = detector.calibration
         parts.append(f"{detector.name} {detector.weights_sha256} {hash_of(table) if table else 'raw'}")
+    parts.append(Content(stage, root, embedder(stage.embedding, root)).models)
     return ", ".join(parts)
 
 

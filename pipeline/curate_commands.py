@@ -1,4 +1,4 @@
-"""The commands of curation: stored measurements under another policy, and a detector's map from labelled photographs."""
+"""The commands of curation: other policies, audits, heads from labelled folders, and detectors' maps from labelled boxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def decide(
     """Decide again from stored scores, without pixels: a million photographs in seconds."""
     from curation.decide import decide as by
     from curation.decide import funnel, read_tombstones
-    from pipeline.curate import load
+    from curation.rules import absent
+    from pipeline.curate import load, load_alike
     from pipeline.measuring import write
 
     stage = folder / "curate" if (folder / "curate").is_dir() else folder
@@ -34,12 +35,14 @@ def decide(
     table, pairs = load(stage)
     started = time.perf_counter()
     dead = read_tombstones(policy.parent / rules.tombstones if rules.tombstones else None)
-    decisions = by(table, rules, pairs, dead)
+    decisions = by(table, rules, pairs, dead, load_alike(stage))
     path = out or stage / "decisions" / f"{policy.stem}.parquet"
     write(path, decisions, synced=False)
     for rule, came, went in funnel(decisions):
         if came != went:
             typer.echo(f"  {rule:<12} {came:>10} -> {went}")
+    for rule, field in absent(decisions).items():
+        typer.echo(f"  {rule:<12} skipped: measured without a model for it (curate.{field})")
     kept = funnel(decisions)[-1][2]
     typer.echo(f"{path}: {kept} of {len(decisions)} kept, decided in {time.perf_counter() - started:.1f} s")
 
@@ -67,6 +70,83 @@ def read_policy(path: Path) -> Any:
                 for e in error.errors()
             ]
         ) from None
+
+
+def audit(
+    folder: RunFolder,
+    labels: Annotated[
+        Path | None, typer.Option(help="file that the audit page saved: prints precision by reason")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="pictures of each reason, and of the kept")] = 40,
+    seed: Annotated[int, typer.Option(help="of the draw")] = 0,
+) -> None:
+    """Write RUN/report/audit.html to label in a browser; with --labels, read what it saved into the run's report."""
+    import json
+
+    from pipeline import audit as sheets
+    from pipeline.report_curate import read_decisions
+
+    stage = folder / "curate" if (folder / "curate").is_dir() else folder
+    decisions = read_decisions(stage)
+    if decisions is None or not len(decisions):
+        raise InputError(f"{folder}: no decisions here; run `maquette curate` on its job first")
+    if labels is None:
+        typer.echo(str(sheets.sheet(stage.parent, decisions, count, seed)))
+        return
+    found = sheets.read_labels(labels, decisions)
+    (stage / sheets.RESULT).write_text(json.dumps(found, indent=1) + "\n")
+    for r in found["reasons"]:
+        n = r["right"] + r["wrong"]
+        said = f"{r['precision']:.3f}  (95 %: {r['low']:.3f} to {r['high']:.3f}; n {n})" if n else "nobody was sure"
+        typer.echo(f"  {r['reason']:<16} {said}")
+    typer.echo(f"{stage / sheets.RESULT}: {found['labelled']} labels; `maquette report` shows them")
+
+
+def head(
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="a folder for each label, named as the label")],
+    embedding: Annotated[str, typer.Option(help="transformers folder or hub id, or a checkpoint of `pretrain`")],
+    out: Annotated[Path, typer.Option(help="head to write, for curate.heads.NAME.weights")],
+    counts: Annotated[str, typer.Option(help="labels that score, comma-separated, such as painting,render")],
+    kind: Annotated[str, typer.Option(help="transformers, or encoder for a checkpoint of `pretrain`")] = "transformers",
+    seed: Annotated[int, typer.Option(help="of the folds")] = 0,
+) -> None:
+    """Fit a head on labelled folders: artistic, nsfw, watermark or whatever the folders tell apart."""
+    import json
+
+    from curation.heads import fit
+    from curation.scoring import wilson
+    from manifests.curation import Embedding
+    from manifests.photo import decode
+    from pipeline.embedders import EMBEDDERS
+    from pipeline.progress import bar
+
+    if kind not in EMBEDDERS:
+        raise InputError(f"--kind {kind}: expected {' or '.join(EMBEDDERS)}")
+    files = [(p, p.parent.name) for p in sorted(photos.glob("*/*")) if p.is_file()]
+    counted = [n.strip() for n in counts.split(",") if n.strip()]
+    unknown = sorted(set(counted) - {n for _, n in files})
+    if unknown or not counted:
+        raise InputError(f"--counts {counts}: {', '.join(unknown) or 'nothing'} is no folder of {photos} with pictures")
+    model = EMBEDDERS[kind](Embedding(kind=kind, weights=embedding), Path.cwd())
+    prepared = []
+    with bar("embed") as progress:
+        shown = progress.add_task("", total=len(files), note="")
+        for path, _ in files:
+            try:
+                prepared.append(model.prepare(decode(path.read_bytes())[0]))
+            except PhotoError as error:
+                raise InputError(f"{path}: {error.message}; take it out of the folder") from None
+            progress.update(shown, advance=1)
+    found, rates = fit(model.embed(prepared), [name for _, name in files], seed)
+    found |= {"counted": counted, "embedding": model.name, "embedding_sha256": model.weights_sha256}
+    try:
+        out.write_text(json.dumps(found) + "\n")
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}; give another place") from None
+    for name, right, of in rates:
+        rate, low, high = wilson(right, of)
+        typer.echo(f"  {name:<20} {rate:.3f} right when held out  (95 %: {low:.3f} to {high:.3f}; n {of})")
+    typer.echo(f"{out}: {len(files)} pictures, {len(rates)} labels; {', '.join(counted)} score")
 
 
 def calibrate(
@@ -181,4 +261,4 @@ def report_lines(judged: Sequence[Any], detector: Any, folds: int, seed: int) ->
     return lines
 
 
-COMMANDS = (decide, calibrate)
+COMMANDS = (decide, audit, head, calibrate)

@@ -46,6 +46,20 @@ def histogram(values: Sequence[float], label: str, bins: int | Sequence[float] =
     return _svg(figure, f"histogram: {label}")
 
 
+def against(values: np.ndarray, threshold: float, label: str) -> str:
+    """SVG of how often ``values`` (N,) occur, NaN left out, and a line at ``threshold``; the far hundredth is cut off."""
+    figure, axes = _new()
+    known = values[~np.isnan(values)]
+    low, high = np.percentile(known, [0.5, 99.5])
+    low, high = min(low, threshold), max(high, threshold)
+    pad = 0.04 * (high - low) or 1.0
+    axes.hist(known, bins=np.linspace(low - pad, high + pad, 29), color=SERIES[0], alpha=0.85, rwidth=0.94)
+    axes.axvline(threshold, color=INK, linewidth=1.4)
+    axes.set_xlabel(f"{label}, line at {threshold:g}")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return _svg(figure, f"histogram: {label}, threshold {threshold:g}")
+
+
 def bars(counts: Mapping[str, float], label: str, asked: np.ndarray | None = None) -> str:
     """SVG of one horizontal bar per name, the number at its end; ``asked``: (N,) shares of the sum, marked by lines."""
     with matplotlib.rc_context(STYLE):

@@ -29,6 +29,7 @@ from curation.stage import MEASUREMENTS
 from manifests.curation import CurateStage
 from manifests.errors import PhotoError
 from manifests.store import storage
+from pipeline.embedders import embedder
 
 # Partitions handed to Ray Data at once: its bookkeeping grows with the number of blocks.
 WAVE = 2000
@@ -144,7 +145,7 @@ def measuring(stage: CurateStage, root: Path, folder: Path, listing: Path, token
     class Measure:
         def __init__(self) -> None:
             # Pictures come from the object store: Arrow's pool would only keep what it copies.
-            self._measurer = Measurer(stage, root)
+            self._measurer = Measurer(stage, root, embedder(stage.embedding, root))
             self._watch = Watchdog(stage.max_rss_mb, stage.picture_deadline_s)
             self._watch.start()
 
@@ -317,4 +318,7 @@ REPEATING = (
     "stopped",
     "error",
     "first_fail",
+    "models",
+    "site",
+    "cluster_path",
 )

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from manifests import view
 from manifests.errors import PhotoError, StorageError
-from pipeline import pictures
+from pipeline import near, pictures
 
 TILE_PX = 168
 # A report is no place to decode a bomb; larger files are named without their picture.
@@ -28,12 +28,27 @@ def curate_section(folder: Path, examples: int) -> dict[str, Any] | None:
         return None
     # Imported here: a run without photographs is reported where the curation extra is not installed.
     from curation.decide import funnel
+    from curation.rules import absent
+    from curation.stage import RULES
+    from manifests.job import load
+    from pipeline import curate_tables as tables
+    from pipeline.flow import sankey
 
     n = len(table)
+    stage = load(folder.parent / "job.yaml").curate
+    passed = funnel(table)
+    without = absent(table)
     steps = [
-        {"rule": rule, "in": n_in, "out": n_out, "share": n_out / n, "threshold": _threshold(table, rule)}
-        for rule, n_in, n_out in funnel(table)
-        if n_in != n_out
+        {
+            "rule": rule,
+            "in": n_in,
+            "out": n_out,
+            "share": n_out / n,
+            "threshold": _threshold(table, rule),
+            "skipped": without.get(rule, ""),
+        }
+        for rule, n_in, n_out in passed
+        if n_in != n_out or rule in without
     ]
     counts = {c["values"]: c["counts"] for c in pc.value_counts(table["first_fail"]).to_pylist()}
     kept = counts.pop(None, 0)
@@ -46,10 +61,21 @@ def curate_section(folder: Path, examples: int) -> dict[str, Any] | None:
         "detector": table["detector"][0].as_py(),
         "duplicates": pc.count_distinct(table["dup_group"].drop_null()).as_py(),
         "steps": steps,
+        "sankey": sankey([(RULES[rule], n_in, n_out) for rule, n_in, n_out in passed]),
+        "histograms": near.histograms(table),
+        "near": [
+            line | {t: [tile(r) for r in line[t]] for t in ("passed", "failed")} for line in near.lines(table, examples)
+        ],
         "readings": _readings(table, folder),
-        "costs": _costs(table),
+        "costs": tables.costs(table),
+        "sources": tables.sources(table),
+        "biases": tables.biases(table),
+        "clusters": tables.clusters(table),
+        "thresholds": tables.thresholds(stage) if stage else [],
+        "copies": [[tile(r) for r in rows[:8]] for rows in tables.groups(table)],
+        "audit": tables.audited(folder),
         "groups": [
-            {"reason": name, "count": count, "tiles": [_tile(r) for r in _examples(table, name, examples)]}
+            {"reason": name, "count": count, "tiles": [tile(r) for r in _examples(table, name, examples)]}
             for name, count in groups
             if count
         ],
@@ -89,26 +115,16 @@ def _readings(table: pa.Table, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _costs(table: pa.Table) -> list[tuple[str, str, str]]:
-    """(step, median milliseconds, how many inputs got there)."""
-    steps = table["ms"].combine_chunks()
-    found = []
-    for field in steps.type:
-        values = steps.field(field.name).drop_null()
-        if len(values):
-            found.append((field.name, f"{pc.quantile(values, 0.5)[0].as_py():.2f}", f"{len(values):,}"))
-    return found
-
-
 def read_decisions(folder: Path) -> pa.Table | None:
     """All decisions of a curate stage, in order of uri; None without them."""
     path = folder / "decisions" / "decisions.parquet"
     return pq.read_table(path).combine_chunks() if path.is_file() else None
 
 
-def _tile(row: dict[str, Any]) -> dict[str, Any]:
+def tile(row: dict[str, Any]) -> dict[str, Any]:
+    """Name, picture as data URI (None where it cannot be decoded) and what was measured of one decision row."""
     name = row["uri"].rsplit("/", 1)[-1]
-    return {"name": name, "picture": _picture(row), "measured": _measured(row)}
+    return {"name": name, "picture": _picture(row), "measured": row.get("near") or _measured(row)}
 
 
 def _picture(row: dict[str, Any]) -> str | None:
