@@ -4,11 +4,18 @@ are checked against transformers' implementations, oracles here alone, and a flo
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 import torch
-from safetensors.torch import save_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
+from manifests.errors import JobError
 from training import keymaps_modern, modern, official
+from training.backbones import SIZES
+from training.heads import DenseModel
 
 # Width, depth, heads, GQA blocks, layers of the 4K tokenizer, parameters and entries of a state dict.
 TABLE = {
@@ -121,7 +128,7 @@ def test_features_are_those_of_transformers(size, tmp_path):
     depth, full = NUMERICS[size]
     dim, _, heads, *_ = TABLE[size]
     grouped = max(0, depth - 2 * full)
-    cut = modern.dataclasses.replace(modern.SIZES[size], depth=depth, full=full)
+    cut = dataclasses.replace(modern.SIZES[size], depth=depth, full=full)
     tensors = sapiens2(dim, depth, heads, grouped, device="cpu")
     config, transformers = peer(tmp_path, tensors, **settings_of(dim, depth, heads, full, (64, 48)))
     assert config.num_key_value_heads_per_layer == [cut.keys(i) for i in range(depth)]
@@ -133,3 +140,201 @@ def test_features_are_those_of_transformers(size, tmp_path):
     images = torch.randn(1, 3, 64, 48, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert close(encoder(images)[-1], theirs(images).last_hidden_state)
+
+
+def reference(tensors, images, heads, depth, grouped, patch=16, registers=8, windows=0):
+    """The encoder in float64, token by token, from the formulas of sapiens.md 1.2 alone."""
+    t = {k: v.double() for k, v in tensors.items()}
+    dim = t["cls_token"].shape[-1]
+    width = dim // heads
+
+    def rms(x, weight):
+        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-6) * weight
+
+    def linear(x, name):
+        return x @ t[f"{name}.weight"].T + t[f"{name}.bias"]
+
+    def attention(x, name, cos=None, sin=None, normed=True):
+        q, k, v = (linear(x, f"{name}.{n}") for n in ("wq", "wk", "wv"))
+        kv_heads, out = k.shape[-1] // width, []
+        for h in range(heads):
+            g = h // (heads // kv_heads)
+            mine, keys, values = (
+                q[:, h * width : (h + 1) * width],
+                k[:, g * width :][:, :width],
+                v[:, g * width :][:, :width],
+            )
+            if normed:
+                mine, keys = rms(mine, t[f"{name}.q_norm.weight"]), rms(keys, t[f"{name}.k_norm.weight"])
+            if cos is not None:
+
+                def turn(a):
+                    first, second = a[:, : width // 2], a[:, width // 2 :]
+                    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=1)
+
+                mine, keys = turn(mine), turn(keys)
+            weights = (mine @ keys.T / math.sqrt(width)).exp()
+            out.append(weights / weights.sum(1, keepdim=True) @ values)
+        return linear(torch.cat(out, dim=1), f"{name}.proj")
+
+    def ffn(x, name):
+        both = linear(x, f"{name}.w12")
+        gate, up = both[:, : 4 * dim], both[:, 4 * dim :]
+        return linear(gate / (1 + (-gate).exp()) * up, f"{name}.w3")
+
+    made = []
+    for image in images.double():
+        cut = image.unfold(1, patch, patch).unfold(2, patch, patch)
+        rows, columns = cut.shape[1:3]
+        kernel = t["patch_embed.projection.weight"].reshape(dim, -1)
+        x = cut.permute(1, 2, 0, 3, 4).reshape(rows * columns, -1) @ kernel.T + t["patch_embed.projection.bias"]
+        if windows:
+            place, tokens = x.view(rows, columns, dim), []
+            for r in range(0, rows, 4):
+                for c in range(0, columns, 4):
+                    w = torch.cat([t["tokenizer.w_cls"][0], place[r : r + 4, c : c + 4].reshape(16, dim)])
+                    w = w + t["tokenizer.local_pos_embed"][0]
+                    for i in range(windows):
+                        b = f"tokenizer.blocks.{i}"
+                        w = w + attention(rms(w, t[f"{b}.ln1.weight"]), f"{b}.attn", normed=False)
+                        w = w + ffn(rms(w, t[f"{b}.ln2.weight"]), f"{b}.ffn")
+                    tokens.append(w[0])
+            x, rows, columns = torch.stack(tokens), rows // 4, columns // 4
+        angles = []
+        for r in range(rows):
+            for c in range(columns):
+                at = (2 * (r + 0.5) / rows - 1, 2 * (c + 0.5) / columns - 1)
+                angles.append([2 * math.pi * a / float(p) for a in at for p in tensors["rope_embed.periods"]])
+        angles = torch.cat([torch.zeros(1 + registers, width // 2), torch.tensor(angles)]).double()
+        x = torch.cat([t["cls_token"][0], t["storage_tokens"][0], x])
+        for i in range(depth):
+            b = f"blocks.{i}"
+            y = attention(rms(x, t[f"{b}.ln1.weight"]), f"{b}.attn", angles.cos(), angles.sin())
+            x = x + y * t[f"{b}.attn.gamma.weight"]
+            x = x + ffn(rms(x, t[f"{b}.ln2.weight"]), f"{b}.ffn")
+        made.append(rms(x, t["ln1.weight"]))
+    return torch.stack(made)
+
+
+@pytest.mark.parametrize("windows", [0, 2])
+def test_features_are_those_of_the_formulas_in_float64(windows, monkeypatch):
+    size = modern.Modern(48, 3, 4, 8, full=1, registers=3, windows=windows)
+    tensors = sapiens2(48, 3, 4, 1, windows, patch=8, registers=3, device="cpu", seed=3)
+    encoder = modern.ModernEncoder(size)
+    encoder.load_state_dict(official.encoder_state(*official.recognise(tensors), encoder))
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    expected = reference(tensors, images, 4, 3, 1, patch=8, registers=3, windows=windows)
+    # Windows in several lots give the same.
+    monkeypatch.setattr(modern, "CHUNK", 5)
+    with torch.no_grad():
+        found = encoder(images)[-1]
+        assert found.shape == (2, 4 + (6 if windows else 96), 48)
+        assert close(found.double(), expected)
+        assert close(encoder.double()(images.double())[-1], expected, 1e-6)
+
+
+@pytest.mark.parametrize("windows", [0, 1])
+def test_looking_at_some_patches_is_dropping_the_others_and_keeps_their_places(windows):
+    """With one block and no window mixing, attention over chosen tokens equals masking the rest out."""
+    torch.manual_seed(0)
+    size = modern.Modern(48, 2, 4, 8, full=None, registers=2, windows=windows)
+    encoder = modern.ModernEncoder(size).double()
+    encoder.rope.periods = encoder.rope.periods.double()
+    images = torch.randn(2, 3, 64, 128, dtype=torch.float64)
+    count = 8 if windows else 128
+    keep = torch.stack([torch.randperm(count)[:5] for _ in range(2)])
+    found = encoder(images, keep)[-1]
+    assert found.shape == (2, 3 + 5, 48)
+    real = F.scaled_dot_product_attention
+
+    def masked(q, k, v, **how):
+        seen = torch.zeros(2, 1, 1, k.shape[2], dtype=torch.bool)
+        seen[:, :, :, :3] = True
+        for i in range(2):
+            seen[i, 0, 0, 3 + keep[i]] = True
+        return real(q, k, v, attn_mask=seen) if k.shape[2] == 3 + count else real(q, k, v)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", masked)
+        whole = encoder(images)[-1]
+    assert torch.allclose(found[:, :3], whole[:, :3], atol=1e-9)
+    assert torch.allclose(found[:, 3:], torch.stack([w[3 + k] for w, k in zip(whole, keep)]), atol=1e-9)
+
+
+def randomised(model, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            near = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.copy_(near + 0.1 * torch.randn(parameter.shape, generator=rng))
+    return model.eval()
+
+
+def dino(kind, gated):
+    """transformers' model, ours of the same shape, and the file transformers writes of it."""
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56}
+    ours = {"rms": False, "qk_norm": False, "full": None, "scales": (1e-5, 1e-5), "gated": gated}
+    if kind == "dinov3":
+        config = transformers.DINOv3ViTConfig(
+            **shape, intermediate_size=512, use_gated_mlp=gated, num_register_tokens=4, hidden_act="silu" if gated else "gelu"
+        )  # fmt: skip
+        size = modern.Modern(128, 3, 2, 16, hidden=512, registers=4, rope=torch.float32, eps=1e-5, **ours)
+        return randomised(transformers.DINOv3ViTModel(config)), size
+    registers = 4 if kind == "dinov2-reg" else 0
+    name = "Dinov2WithRegisters" if registers else "Dinov2"
+    config = getattr(transformers, f"{name}Config")(**shape, patch_size=14, use_swiglu_ffn=gated)
+    hidden = (int(512 * 2 / 3) + 7) // 8 * 8 if gated else 512
+    size = modern.Modern(
+        128, 3, 2, 14, hidden=hidden, registers=registers, rope=None, positions=(4, 4), antialias=registers > 0, **ours
+    )
+    return randomised(getattr(transformers, f"{name}Model")(config)), size
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("kind", ["dinov2", "dinov2-reg", "dinov3"])
+def test_dinos_features_are_those_of_transformers_and_official_names_go_both_ways(kind, gated, tmp_path):
+    theirs, size = dino(kind, gated)
+    theirs.save_pretrained(tmp_path)
+    encoder = modern.ModernEncoder(size)
+    layout, tensors = official.recognise(load_file(tmp_path / "model.safetensors"))
+    assert layout == kind.removesuffix("-reg")
+    encoder.load_state_dict(official.encoder_state(layout, tensors, encoder), strict=True)
+    side = 3 * size.patch
+    images = torch.randn(2, 3, side, 2 * side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(images).last_hidden_state
+        assert close(encoder(images)[-1], expected)
+    # Under the release's own names: qkv in one, gates in one for v2, a mask token and a mask of biases beside.
+    back = keymaps_modern.official_tensors(layout, encoder.state_dict())
+    assert "blocks.1.attn.qkv.weight" in back
+    assert ("blocks.1.mlp.w12.weight" in back) == (gated and layout == "dinov2")
+    back["mask_token"] = torch.zeros(1, 128)
+    if layout == "dinov3":
+        mask = torch.ones(384)
+        mask[128:256] = float("nan")
+        back |= {f"blocks.{i}.attn.qkv.bias_mask": mask for i in range(3)}
+    again = official.encoder_state(*official.recognise(back), encoder)
+    assert all(torch.equal(again[k], v) for k, v in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),
+    # The papers' tables: DINOv2 (Oquab et al., Table 15), DINOv3 (Siméoni et al., Table 1), rounded there.
+    [("dinov2-s", 21), ("dinov2-b", 86), ("dinov2-l", 300), ("dinov2-g", 1100), ("dinov3-s", 21), ("dinov3-s-plus", 29),
+     ("dinov3-b", 86), ("dinov3-l", 300), ("dinov3-h-plus", 840), ("dinov3-7b", 6716)],
+)  # fmt: skip
+def test_dinos_sizes_are_the_published_ones(size, millions):
+    with torch.device("meta"):
+        encoder = modern.ModernEncoder(modern.SIZES[size])
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.06)
+
+
+def test_weights_of_another_kind_are_refused_in_words():
+    model = DenseModel(SIZES["tiny"], "depth", 16)
+    tensors = sapiens2(48, 1, 4, patch=8, device="cpu")
+    with pytest.raises(JobError, match="layout is sapiens2"):
+        official.encoder_state(*official.recognise(tensors), model.encoder)
+    tensors["blocks.0.attn.extra"] = torch.zeros(1)
+    with pytest.raises(JobError, match="no place here: blocks.0.attn.extra"):
+        official.encoder_state(*official.recognise(tensors), modern.ModernEncoder(modern.Modern(48, 1, 4, 8)))

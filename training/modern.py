@@ -24,7 +24,8 @@ class Modern(Size):
     ``hidden``: of the MLP, 0 = 4 D. ``full``: blocks at each end with a key for every query; those between have half as
     many keys (None: none has). ``windows``: layers that each window of 4x4 patches goes through before the blocks see one
     token of it. ``scales``: LayerScale's first values on attention and MLP, None = without. ``rope``: type of the
-    stored periods, None = learnt positions in their place. ``positions``: their grid as published.
+    stored periods, None = learnt positions in their place. ``positions``: their grid as published;
+    ``antialias``: how they are made fewer.
     """
 
     hidden: int = 0
@@ -37,6 +38,7 @@ class Modern(Size):
     scales: tuple[float | None, float | None] = (1e-4, None)
     rope: torch.dtype | None = torch.bfloat16
     positions: tuple[int, int] | None = None
+    antialias: bool = False
     eps: float = 1e-6
 
     @property
@@ -54,10 +56,10 @@ class Modern(Size):
 WINDOW, CHUNK = 4, 1024
 
 
-def _dino2(dim: int, depth: int, heads: int, **more: int | bool) -> Modern:
+def _dino2(dim: int, depth: int, heads: int, registers: int = 0, hidden: int = 0) -> Modern:
     return Modern(
-        dim, depth, heads, 14, full=None, registers=int(more.get("registers", 0)), rms=False, qk_norm=False,
-        gated=bool(more.get("gated", False)), hidden=int(more.get("hidden", 0)), scales=(1e-5, 1e-5), rope=None, positions=(37, 37),
+        dim, depth, heads, 14, full=None, registers=registers, antialias=registers > 0, rms=False, qk_norm=False,
+        gated=hidden > 0, hidden=hidden, scales=(1e-5, 1e-5), rope=None, positions=(37, 37),
     )  # fmt: skip
 
 
@@ -80,11 +82,11 @@ SIZES: dict[str, Modern] = {
     "dinov2-s": _dino2(384, 12, 6),
     "dinov2-b": _dino2(768, 12, 12),
     "dinov2-l": _dino2(1024, 24, 16),
-    "dinov2-g": _dino2(1536, 40, 24, gated=True, hidden=4096),
+    "dinov2-g": _dino2(1536, 40, 24, hidden=4096),
     "dinov2-s-reg": _dino2(384, 12, 6, registers=4),
     "dinov2-b-reg": _dino2(768, 12, 12, registers=4),
     "dinov2-l-reg": _dino2(1024, 24, 16, registers=4),
-    "dinov2-g-reg": _dino2(1536, 40, 24, registers=4, gated=True, hidden=4096),
+    "dinov2-g-reg": _dino2(1536, 40, 24, registers=4, hidden=4096),
     "dinov3-s": _dino3(384, 12, 6),
     "dinov3-s-plus": _dino3(384, 12, 6, 1536),
     "dinov3-b": _dino3(768, 12, 12),
@@ -261,7 +263,7 @@ class ModernEncoder(nn.Module):
         stored = self.embed.position_tokens
         if stored is not None:
             assert self.grid is not None
-            places = resize_positions(stored[:, 1:], self.grid, grid)
+            places = resize_positions(stored[:, 1:], self.grid, grid, self.size.antialias)
             x = x + (places if keep is None else F.embedding(keep, places[0]))
             cls = cls + stored[:, :1]
         first = [t for t in (prompt, cls, self.embed.register_tokens) if t is not None]

@@ -112,13 +112,16 @@ def encoder_state(layout: str, tensors: Tensors, encoder: Encoder | ModernEncode
         found = translate(whole, ENCODER_KEYS[layout])
     wanted = {k: v.shape for k, v in encoder.state_dict().items()}
     stored, extra = found.pop("embed.position_tokens", None), int("embed.cls_token" in found)
+    if stored is not None and not extra and _grid_or_none(stored.shape[1]) is None:
+        # ViTPose has no class token and keeps its place, which it adds to every patch's.
+        stored = stored[:, 1:] + stored[:, :1]
     if "embed.cls_token" not in wanted:
         found.pop("embed.cls_token", None)
     if "embed.position_tokens" in wanted:
         found["embed.position_tokens"] = _positions(stored, extra, encoder, int("embed.cls_token" in wanted))
     elif stored is not None:
         raise JobError("it holds positions of its own, and this model computes them: give the model a grid")
-    _check(found, wanted)
+    check(found, wanted)
     return found
 
 
@@ -128,7 +131,7 @@ def mae_state(tensors: Tensors, model: nn.Module) -> Tensors:
     outside = {k: v for k, v in tensors.items() if not k.startswith("decoder.")}
     found = {f"encoder.{k}": v for k, v in translate(outside, VITMAE_KEYS).items()}
     found |= translate(inside, VITMAE_DECODER_KEYS)
-    _check(found, {k: v.shape for k, v in model.state_dict().items()})
+    check(found, {k: v.shape for k, v in model.state_dict().items()})
     return found
 
 
@@ -192,7 +195,7 @@ def _trained_grid(path: Path, side: int) -> tuple[int, int]:
     return fields["height"] // side, fields["width"] // side
 
 
-def _check(found: Tensors, wanted: dict[str, torch.Size]) -> None:
+def check(found: Tensors, wanted: dict[str, torch.Size]) -> None:
     """Raise JobError unless names and shapes are the same."""
     lacks, more = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     other = [k for k in wanted.keys() & found.keys() if found[k].shape != wanted[k]]
@@ -205,9 +208,14 @@ def _check(found: Tensors, wanted: dict[str, torch.Size]) -> None:
 
 def _grid_of(count: int) -> tuple[int, int]:
     """The grid that ``count`` patches must come from: a square, or rows to columns as 4 to 3. Raises JobError."""
+    found = _grid_or_none(count)
+    if found is None:
+        raise JobError(f"its {count} positions are neither a square nor a 4:3 grid")
+    return found
+
+
+def _grid_or_none(count: int) -> tuple[int, int] | None:
     side, unit = math.isqrt(count), math.isqrt(count // 12)
     if side * side == count:
         return side, side
-    if 12 * unit * unit == count:
-        return 4 * unit, 3 * unit
-    raise JobError(f"its {count} positions are neither a square nor a 4:3 grid")
+    return (4 * unit, 3 * unit) if 12 * unit * unit == count else None

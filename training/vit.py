@@ -224,12 +224,14 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.reshape(b * n, d).index_select(0, rows).view(b, index.shape[1], d)
 
 
-def resize_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+def resize_positions(
+    positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int], antialias: bool = False
+) -> Tensor:
     """(1, N, D) positions of ``grid`` -> those of ``wanted``, bicubic, half-pixel centres: 64x64 to 64x48 in Sapiens v1."""
     if grid == wanted:
         return positions
     square = positions.reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    square = F.interpolate(square.float(), size=wanted, mode="bicubic", align_corners=False)
+    square = F.interpolate(square.float(), size=wanted, mode="bicubic", align_corners=False, antialias=antialias)
     return square.permute(0, 2, 3, 1).reshape(1, wanted[0] * wanted[1], -1).to(positions.dtype)
 
 
