@@ -30,7 +30,9 @@ def finetune(run: Path, settings: Finetune) -> Path:
     check_grid(*seen_by(settings)[::-1], stride_of(SIZES[settings.model]), f"finetune {settings.name}")
     me = team.join(settings.compute)
     dtype = team.precision(settings.compute, me.device)
-    shape = Shape(head=settings.head, head_width=settings.head_width)
+    shape = Shape(
+        head=settings.head, head_width=settings.head_width, others=tuple(settings.also), seen=settings.encoder_size
+    )
 
     def estimate(batch: int, checkpointing: bool) -> Budget:
         picture = (settings.height, settings.width)
