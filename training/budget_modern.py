@@ -61,9 +61,8 @@ def modern_block(size: Modern, tokens: int, kv_heads: int) -> Layer:
     flops = products + 4 * tokens * tokens * d
     # Kept: normed input, queries, keys and values, attention's output, what goes to the MLP and both sides of its activation.
     narrow = tokens * (3 * d + 2 * kv + d) + tokens * hidden * (4 if size.gated else 2)
-    # Normed queries and keys, and their rotations, stay in float32.
-    narrow += tokens * (d + kv) if size.qk_norm else 0
-    wide = tokens * (d + size.heads + 4) + (tokens * (d + kv) if size.qk_norm and size.rope else 0)
+    # An RMS norm keeps what it divided as well, all in float32, and so do rotations.
+    wide = tokens * ((3 if size.rms else 1) * d + size.heads + 4) + (2 * tokens * (d + kv) if size.qk_norm else 0)
     narrow += tokens * d * sum(s is not None for s in size.scales)
     return Layer(flops, tokens * d, wide, narrow, tokens * (2 if size.gated else 1) * hidden, block=True)
 
