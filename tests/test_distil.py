@@ -73,7 +73,7 @@ def test_a_token_of_another_width_keeps_its_length_through_a_fixed_map():
 
 def test_a_prompt_is_seen_by_all_tokens_and_not_put_out():
     torch.manual_seed(0)
-    for size in (Size(48, 2, 4, 8), dataclasses.replace(official_size(), dim=48, depth=2, heads=4)):
+    for size in (Size(48, 3, 4, 8), dataclasses.replace(official_size(), dim=48, depth=3, heads=4)):
         model = DenseModel(size, "depth", 16, grid=(4, 4), prompts=1)
         images = torch.randn(1, 3, 32, 32)
         with torch.no_grad():
@@ -120,7 +120,7 @@ def test_a_student_learns_from_an_earlier_fine_tune_and_its_result_holds_no_aids
 
 def test_the_lesson_adds_the_distances_by_their_weights():
     torch.manual_seed(0)
-    teacher, student = (DenseModel(Size(d, 2, 4, 8), "depth", 16, grid=(4, 4)) for d in (48, 64))
+    teacher, student = (DenseModel(Size(d, 3, 4, 8), "depth", 16, grid=(4, 4)) for d in (48, 64))
     how = type(
         "How",
         (),

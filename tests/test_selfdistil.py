@@ -64,7 +64,8 @@ def test_views_are_large_ones_with_true_colours_and_small_ones_with_changed():
     assert made["image"].shape == (2, 3, 48, 32)
     assert made["order"].shape == (2, 24)
     assert made["small"].shape == (2, 3, 24, 16)
-    assert np.ptp(made["image"], axis=(0, 2, 3)).max() < 1e-4
+    # At the border the mean colour mixes in.
+    assert np.ptp(made["image"][..., 2:-2, 2:-2], axis=(0, 2, 3)).max() < 1e-4
     assert np.ptp(made["small"][:, 0]) > 0.01
     again = distilled_sample(grey, np.random.default_rng(0), (48, 32), (6, 4), how, 0.75, HOW)
     assert all(np.array_equal(made[k], again[k]) for k in made)
