@@ -20,7 +20,7 @@ from training.backbones import SIZES, encoder
 from training.budget_modern import Layer, linear, norm
 from training.heads import CHANNELS, DECONVS, POSES, DenseModel, light_widths, stride_of
 from training.mae import MaskedAutoencoder, counts
-from training.modern import Modern
+from training.modern import Modern, ModernEncoder
 from training.vit import Size
 
 # A backward pass costs twice a forward pass: one product for the inputs' gradient, one for the weights'.
@@ -133,7 +133,7 @@ def count_parameters(size: str, task: str, shape: Shape | None = None, grid: tup
     with torch.device("meta"):
         model: nn.Module
         if task == MAE:
-            inner = encoder(s) if isinstance(s, Modern) else None
+            inner = ModernEncoder(s) if isinstance(s, Modern) else None
             model = MaskedAutoencoder(
                 s, shape.decoder_dim, shape.decoder_depth, shape.mask_ratio, cross=shape.cross, inner=inner
             )

@@ -83,7 +83,11 @@ class Aid(nn.Module):
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
-        self.map = nn.Linear(student, teacher)
+        self.map = nn.Conv2d(student, teacher, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, rows, columns) -> (B, D of the teacher, rows, columns)."""
+        return self.map(features)
 
 
 class Lesson:

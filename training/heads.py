@@ -146,7 +146,7 @@ class DenseModel(nn.Module):
         seen, last = self.features(images)
         mine = self._finished(self.task, self.head, seen, last, images)
         if features:
-            return mine, last if self.aid is None else self.aid.map(last.movedim(1, -1)).movedim(-1, 1)
+            return mine, last if self.aid is None else self.aid(last)
         if not every:
             return mine
         return {self.task: mine} | {t: self._finished(t, h, seen, last, images) for t, h in self.others.items()}

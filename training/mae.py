@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.modern import ModernEncoder
 from training.vit import (
     Block,
     CrossBlock,
@@ -45,12 +46,12 @@ class MaskedAutoencoder(nn.Module):
         predict: float = 1.0,
         grid: tuple[int, int] | None = None,
         eps: float = 1e-6,
-        inner: nn.Module | None = None,
+        inner: Encoder | ModernEncoder | None = None,
     ) -> None:
         super().__init__()
         self.mask_ratio, self.predict, self.cross, self.grid = mask_ratio, predict, cross, grid
         self.checkpointing = False
-        self.encoder = inner or Encoder(size, grid, cls_token=True, eps=eps)
+        self.encoder: Encoder | ModernEncoder = inner or Encoder(size, grid, cls_token=True, eps=eps)
         self.to_decoder = nn.Linear(size.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.position_tokens = None

@@ -11,12 +11,12 @@ from torch import nn
 
 from manifests.errors import JobError
 from training import data, loop, schedule, team
-from training.backbones import SIZES, encoder
+from training.backbones import SIZES
 from training.budget import MAE, Budget, Shape, budget
 from training.fit import fitted
 from training.loader import Copied
 from training.mae import MaskedAutoencoder
-from training.modern import Modern
+from training.modern import Modern, ModernEncoder
 from training.selfdistil import SelfDistilled
 from training.settings import Pretrain, digest, folders
 from training.sources import PictureSources
@@ -91,7 +91,7 @@ def built(settings: Pretrain, size: Size) -> MaskedAutoencoder:
     more: dict[str, Any] = {"cross": settings.decoder == "cross", "predict": settings.predict}
     if settings.objective == "sapiens2":
         return SelfDistilled(*shape, settings.distilled, **more)
-    return MaskedAutoencoder(*shape, **more, inner=encoder(size) if isinstance(size, Modern) else None)
+    return MaskedAutoencoder(*shape, **more, inner=ModernEncoder(size) if isinstance(size, Modern) else None)
 
 
 def follow(model: nn.Module, me: Team) -> None:

@@ -235,7 +235,9 @@ def distilled_sample(
 
     Large views keep their colours; small ones are also changed as far as ``how`` says (sapiens.md 2.4).
     """
-    colours = dict.fromkeys(("brightness", "contrast", "saturation", "hue_deg", "grey", "blur", "noise", "jpeg"), 0.0)
+    colours: dict[str, Any] = dict.fromkeys(
+        ("brightness", "contrast", "saturation", "hue_deg", "grey", "blur", "noise", "jpeg"), 0.0
+    )
     plain = dataclasses.replace(how, crop=views_.global_scale, **colours)
     changed = dataclasses.replace(how, crop=views_.local_scale)
     large = [pretrain_sample(rgb, rng, size, 1, plain)["image"] for _ in range(2)]
