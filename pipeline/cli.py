@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
-from pipeline import assets, curate_commands, data_commands, model_commands, people
+from pipeline import assets, curate_commands, data_commands, model_commands, people, predict_commands
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -139,7 +139,12 @@ def doctor() -> None:
     raise typer.Exit(checks.main([]))
 
 
-for command in (*curate_commands.COMMANDS, *data_commands.COMMANDS, *model_commands.COMMANDS):
+for command in (
+    *curate_commands.COMMANDS,
+    *data_commands.COMMANDS,
+    *model_commands.COMMANDS,
+    *predict_commands.COMMANDS,
+):
     app.command()(command)
 
 

@@ -11,16 +11,13 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from manifests import codecs, view
-from training import checkpoint, data, summary, team
+from training import checkpoint, data, predictor, summary, team
 from training.finetune import built
 from training.heads import DenseModel
 from training.metrics import HEADLINE, aligned, alpha_metrics, depth_metrics, normal_angles, normal_metrics
 from training.settings import Evaluate, Finetune, folders
-from training.tasks import objective
-from training.transforms import MEAN, STD
 from training.trivial import trivial_predictors, truth_of
 
 PANELS = 8
@@ -162,27 +159,14 @@ def draw_panel(
     cv2.imwrite(str(path), np.concatenate(shown, axis=1)[..., ::-1])
 
 
-@torch.no_grad()
 def predict(model: DenseModel, row: dict[str, Any], settings: Finetune) -> np.ndarray:
     """(H, W) relative depth, (H, W, 3) unit normals or (H, W) coverage at the row's own resolution, mean of the picture and
     its mirror.
     """
-    rgb = cv2.resize(
-        codecs.decode_image(row["image"]["bytes"]), (settings.width, settings.height), interpolation=cv2.INTER_AREA
-    )
-    image = torch.from_numpy(((rgb.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1).copy())
-    device = next(model.parameters()).device
-    read = objective(settings.task, settings.loss).read
-    out = read(model(torch.stack([image, image.flip(-1)]).to(device)).float()).cpu().numpy()
-    mirrored = out[1][..., ::-1]
-    if settings.task == "normal":
-        mirrored = mirrored * np.array([-1, 1, 1], np.float32)[:, None, None]
-    mean = ((out[0] + mirrored) / 2).transpose(1, 2, 0)
-    size = (row["camera"]["width"], row["camera"]["height"])
-    full = cv2.resize(mean, size, interpolation=cv2.INTER_LINEAR)
-    if settings.task != "normal":
-        return full
-    return full / np.maximum(np.linalg.norm(full, axis=2, keepdims=True), 1e-6)
+    image = predictor.prepared(codecs.decode_image(row["image"]["bytes"]), (settings.height, settings.width))
+    field = predictor.read(model, image[None], settings)[0]
+    full = predictor.stretched(field, (row["camera"]["height"], row["camera"]["width"]), settings.task)
+    return full if full.shape[2] > 1 else full[..., 0]
 
 
 def _foreground(row: dict[str, Any]) -> np.ndarray:

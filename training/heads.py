@@ -107,7 +107,7 @@ class DenseModel(nn.Module):
         patch = self.encoder.size.patch
         grid = (images.shape[2] // patch, images.shape[3] // patch)
         tokens = torch.cat(self.encoder(images, taps=self.taps), dim=-1)
-        y = self.head(tokens.transpose(1, 2).reshape(len(images), -1, *grid), images).float()
+        y = self.head(tokens.transpose(1, 2).reshape(images.shape[0], -1, *grid), images).float()
         return F.normalize(y, dim=1, eps=1e-6) if self.task == "normal" else y
 
 

@@ -81,7 +81,7 @@ class MaskedAutoencoder(nn.Module):
         cls_place, places = self.places(grid, images.device)
         x = self.mask_token + F.embedding(masked, places)
         at = F.embedding(order[:, :seen], places)
-        visible = visible + torch.cat([cls_place.expand(len(at), -1, -1), at], dim=1)
+        visible = visible + torch.cat([cls_place.expand(at.shape[0], -1, -1), at], dim=1)
         x = self.decode(visible, x)
         prediction = self.head(self.norm(x)).float()
         return F.mse_loss(prediction, normalised(gather(patches, masked).float())), prediction

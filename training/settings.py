@@ -161,6 +161,22 @@ def _build(kind: type, tree: dict[str, Any] | None) -> Any:
     return kind(**values)
 
 
+def restored(fields: dict[str, Any], where: Path) -> Finetune:
+    """The settings of a fine-tune from the digest in its checkpoint ``where``; what a digest leaves out is None. Raises
+    InputError.
+    """
+    lacks = sorted(f.name for f in dataclasses.fields(Finetune) if f.name not in fields)
+    if lacks:
+        raise InputError(f"checkpoint {where}: another version's, without {', '.join(lacks)}; train it again")
+
+    def known(kind: type, tree: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {f.name: tree.get(f.name) for f in dataclasses.fields(kind)}
+        return {k: tuple(v) if k in PAIRS and v else v for k, v in found.items()}
+
+    values = known(Finetune, fields)
+    return Finetune(**values | {name: part(**known(part, values[name])) for name, part in PARTS.items()})
+
+
 def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> dict[str, Any]:
     """What a checkpoint must match to be gone on with: every field that changes the weights, and the data's
     identity. ``precision``: what `auto` came to.

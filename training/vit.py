@@ -147,7 +147,7 @@ class Encoder(nn.Module):
         else:
             x = self.embed.projection(gather(patches, keep)) + F.embedding(keep, places[0])
         if self.embed.cls_token is not None:
-            x = torch.cat([(self.embed.cls_token + cls_place).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([(self.embed.cls_token + cls_place).expand(x.shape[0], -1, -1), x], dim=1)
         out = []
         for i, block in enumerate(self.blocks):
             x = through(block, self.checkpointing, x)
