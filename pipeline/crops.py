@@ -14,7 +14,8 @@ import numpy as np
 
 # Room around a box: hair and feet that a detector cuts off, and a rim of background to tell them from.
 MARGIN = 1.2
-Place = tuple[slice[Any, Any, Any], slice[Any, Any, Any]]
+# Rows and columns.
+Place = tuple[Any, Any]
 # A cut this small holds nothing to predict from.
 SMALLEST_PX = 8
 
