@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
-from pipeline import assets, curate_commands, data_commands, model_commands, people, predict_commands
+from pipeline import assets, curate_commands, data_commands, export_model, model_commands, people, predict_commands
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -144,6 +144,7 @@ for command in (
     *data_commands.COMMANDS,
     *model_commands.COMMANDS,
     *predict_commands.COMMANDS,
+    *export_model.COMMANDS,
 ):
     app.command()(command)
 

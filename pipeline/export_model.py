@@ -1,0 +1,163 @@
+"""A checkpoint of a run -> a folder that others can use: ONNX, safetensors, a Hugging Face config, and a card with its data's rights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from manifests.errors import InputError, JobError, StorageError
+
+FORMATS = ("onnx", "safetensors", "huggingface")
+# What each task's map is, for the card. Frames: manifests/frames.py.
+OUTPUTS = {
+    "depth": "(B, 1, h, w) relative depth: larger is farther; known up to scale and shift for the loss `affine`, up to scale for "
+    "`silog`",
+    "normal": "(B, 3, h, w) unit normals in the OpenCV camera frame (x right, y down, z forward)",
+    "foreground": "(B, 1, h, w) soft coverage of people, 0 to 1",
+}
+INPUT = (
+    "Pictures of one person, cut with a fifth of room around and stretched to {height} x {width} (height x width), RGB."
+)
+
+
+def export_model(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="model.safetensors of a fine-tune or a pre-training")
+    ],
+    out: Annotated[Path, typer.Option(help="the folder to write")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="onnx, safetensors or huggingface, repeated; default: all that suit"),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="run folder it is from; default: the one it lies in")] = None,
+    licence: Annotated[str | None, typer.Option(help="SPDX id under which you pass it on; default: `other`")] = None,
+) -> None:
+    """Write a model for others: ONNX checked against torch, safetensors, a Hugging Face folder, a card with the data's rights."""
+    from pipeline import model_card
+    from training import checkpoint as files
+
+    for name in formats or ():
+        if name not in FORMATS:
+            raise InputError(f"--format {name}: expected {', '.join(FORMATS)}")
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "model.safetensors"
+    if not checkpoint.is_file():
+        raise InputError(
+            f"checkpoint {checkpoint}: no such file; give a run's pretrain or finetune/NAME/model.safetensors"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {out}: not empty; give a new folder")
+    run = run or model_card.run_of(checkpoint)
+    state = files.state_of(checkpoint)
+    fields = state.get("digest", {}).get("fields", {})
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        write = dense if "task" in fields else autoencoder
+        about = write(checkpoint, fields, part, formats)
+        about["licence"] = licence
+        (part / "job.yaml").write_text((run / "job.yaml").read_text())
+        (part / "rights.json").write_text(json.dumps(model_card.rights_of(run, checkpoint), indent=1))
+        (part / "README.md").write_text(model_card.card(run, checkpoint, about))
+        if out.exists():
+            out.rmdir()
+        os.replace(part, out)
+    except OSError as error:
+        raise StorageError(f"--out {out}: {error.strerror}; free space or choose another folder") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    for name, what in about["files"].items():
+        typer.echo(f"{out / name}: {what}")
+
+
+def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[str] | None) -> dict[str, Any]:
+    """Files of a fine-tuned model in ``folder``; what its card must say."""
+    from pipeline import hub_model
+    from training.portable import INPUT as NAME
+    from training.portable import write_onnx
+    from training.predictor import Predictor
+    from training.tasks import objective
+
+    wanted = formats or list(FORMATS)
+    model = Predictor(checkpoint, "cpu")
+    height, width = model.size
+    told: dict[str, str] = {}
+    if "onnx" in wanted:
+        reading = objective(model.task, model.settings.loss).read
+        worst = write_onnx(folder / "model.onnx", model.model, reading, model.size, model.task)
+        told["model.onnx"] = (
+            f"any batch of `{NAME}` (B, 3, {height}, {width}) float32, 0 to 255; equals torch within {worst:.1e}"
+        )
+    if "safetensors" in wanted or "huggingface" in wanted:
+        told["model.safetensors"] = (
+            "weights under this trainer's names; `training.predictor.Predictor` reads a run's own file"
+        )
+        plain = {k: v.contiguous() for k, v in model.model.state_dict().items()}
+        _save(folder / "model.safetensors", plain, {"settings": json.dumps(fields)})
+    if "huggingface" in wanted:
+        told["config.json"] = (
+            "settings; transformers has no such architecture, so that AutoModel does not open it: use the ONNX file"
+        )
+        _json(folder / "config.json", {"model_type": "maquette_dense", **_shape(fields)})
+        _json(folder / "preprocessor_config.json", hub_model.preprocessor(height, width))
+    return {
+        "title": f"{model.settings.name} ({model.settings.model})",
+        "task": model.task,
+        "input": INPUT.format(height=height, width=width),
+        "output": "Output: " + OUTPUTS[model.task] + ".",
+        "files": told,
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+    }
+
+
+def autoencoder(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[str] | None) -> dict[str, Any]:
+    """Files of a pre-trained autoencoder in ``folder``; what its card must say. Raises JobError."""
+    from pipeline import hub_model
+
+    if not fields:
+        raise InputError(f"checkpoint {checkpoint}: its header says nothing; give a file that this trainer wrote")
+    if "onnx" in (formats or ()):
+        raise JobError("--format onnx: a masked autoencoder has no map to give; fine-tune it first")
+    config, tensors = hub_model.vitmae(checkpoint, fields)
+    _save(folder / "model.safetensors", tensors, {})
+    told = {"model.safetensors": "weights under transformers' names for ViTMAE"}
+    if formats is None or "huggingface" in formats:
+        _json(folder / "config.json", config)
+        _json(folder / "preprocessor_config.json", hub_model.preprocessor(fields["height"], fields["width"]))
+        square = fields["height"] == fields["width"]
+        told["config.json"] = "`transformers.AutoModel` opens the encoder" + (
+            ", `AutoModelForPreTraining` the whole" if square else " (its decoder knows square pictures alone)"
+        )
+    return {
+        "title": f"masked autoencoder ({fields['model']})",
+        "task": "feature-extraction",
+        "input": f"Pictures of people, stretched to {fields['height']} x {fields['width']} (height x width), RGB.",
+        "output": "Output: a feature for each patch, the class token first. `mask_ratio=0` looks at all patches.",
+        "files": told,
+        "parameters": sum(t.numel() for t in tensors.values()),
+    }
+
+
+def _shape(fields: dict[str, Any]) -> dict[str, Any]:
+    """What of the settings describes the model; the rest was of its training."""
+    dropped = {"data", "weights", "optim", "compute", "augment", "seed", "layer_decay", "init"}
+    return {k: v for k, v in fields.items() if k not in dropped}
+
+
+def _save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"} | metadata)
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1))
+
+
+COMMANDS = (export_model,)
