@@ -108,6 +108,14 @@ def train(
 
 
 @app.command()
+def sweep(job: JobPath, overrides: Overrides = None, address: Address = None) -> None:
+    """Run a job's scaling study: data size x model size x source x seeds in parallel, fitted; the same command goes on."""
+    from pipeline import sweep as study
+
+    raise typer.Exit(study.sweep(jobs.load(job, overrides), job.resolve().parent, address))
+
+
+@app.command()
 def plan(job: JobPath, overrides: Overrides = None) -> None:
     """Print what would run, with counts, bytes and time, and run nothing."""
     from pipeline import estimate

@@ -99,6 +99,7 @@ class Finetune:
     loss: str | None
     data: list[str]
     weights: list[float] | None
+    samples: int | None
     init: str
     model: str
     width: int
@@ -165,7 +166,9 @@ def restored(fields: dict[str, Any], where: Path) -> Finetune:
     """The settings of a fine-tune from the digest in its checkpoint ``where``; what a digest leaves out is None. Raises
     InputError.
     """
-    lacks = sorted(f.name for f in dataclasses.fields(Finetune) if f.name not in fields)
+    # A setting that may be None was None before it existed.
+    needed = [f.name for f in dataclasses.fields(Finetune) if not str(f.type).endswith("None")]
+    lacks = sorted(n for n in needed if n not in fields)
     if lacks:
         raise InputError(f"checkpoint {where}: another version's, without {', '.join(lacks)}; train it again")
 
@@ -185,6 +188,9 @@ def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> di
     for part, names in NOT_IN_DIGEST.items():
         for name in names:
             fields[part].pop(name)
+    if fields.get("samples") is None:
+        # All rows, as before there was a choice: older checkpoints go on.
+        fields.pop("samples", None)
     fields["compute"]["precision"] = precision
     fields = json.loads(json.dumps({**fields, "data": data}))
     return {"fields": fields, "sha256": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}
