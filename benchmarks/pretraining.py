@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from manifests.job import check  # noqa: E402
 from pipeline.road import prepare  # noqa: E402
-from training.metrics import HEADLINE  # noqa: E402
+from training.judges import KINDS  # noqa: E402
 from training.summary import interval  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results.jsonl"
@@ -84,19 +84,19 @@ def trained(data: Path, folder: Path, seed: int, scale: float) -> dict[str, Any]
 
 def compared(folder: Path, seeds: int, task: str) -> dict[str, Any]:
     """The two arms of ``task`` over all seeds; each picture's error is its mean over seeds."""
-    column = f"model/{HEADLINE[task]}"
+    column = f"model/{KINDS[task].headline}"
     arms, people, trivial = {}, [], {}
     for init in ("pretrain", "random"):
         tables = [pq.read_table(folder / f"seed{s}/evaluate/{task}-{init}.parquet") for s in range(seeds)]
         arms[init] = np.array([t[column].to_numpy() for t in tables])
         people = tables[0]["asset"].to_pylist()
-        names = [c for c in tables[0].column_names if c.endswith(f"/{HEADLINE[task]}") and c != column]
+        names = [c for c in tables[0].column_names if c.endswith(f"/{KINDS[task].headline}") and c != column]
         trivial = {c.partition("/")[0]: tables[0][c].to_numpy() for c in names}
     best = min(trivial, key=lambda k: trivial[k].mean())
     means = {k: v.mean(axis=0) for k, v in arms.items()}
     change = means["pretrain"] - means["random"]
     return {
-        "task": task, "measure": HEADLINE[task], "pictures": len(people), "identities": len(set(people)),
+        "task": task, "measure": KINDS[task].headline, "pictures": len(people), "identities": len(set(people)),
         **{k: float(v.mean()) for k, v in means.items()},
         "seeds": {k: [float(x) for x in v.mean(axis=1)] for k, v in arms.items()},
         "difference": float(change.mean()), "difference_interval": interval(change, people, 2000, task),

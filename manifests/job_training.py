@@ -13,7 +13,21 @@ from pydantic import Field
 from manifests.model import Model
 from manifests.priors import Share
 
-Backbone = Literal["tiny", "small", "base", "large", "0.6b", "1b", "2b"]
+Backbone = Literal[
+    "tiny", "small", "base", "large", "0.6b", "1b", "2b",
+    "sapiens2-tiny", "sapiens2-0.1b", "sapiens2-0.4b", "sapiens2-0.8b", "sapiens2-1b", "sapiens2-1b-4k", "sapiens2-5b",
+    "dinov2-s", "dinov2-b", "dinov2-l", "dinov2-g", "dinov2-s-reg", "dinov2-b-reg", "dinov2-l-reg", "dinov2-g-reg",
+    "dinov3-s", "dinov3-s-plus", "dinov3-b", "dinov3-l", "dinov3-h-plus", "dinov3-7b",
+]  # fmt: skip
+Task = Literal[
+    "depth", "normal", "foreground", "parts", "parts28", "pose17", "pose133", "pose308", "pointmap", "albedo"
+]
+Loss = Literal[
+    "affine", "silog", "cosine", "cosine_gradient", "matting", "cross_entropy_dice", "cross_entropy", "udp", "ohkm", "integral",
+    "sapiens2",
+]  # fmt: skip
+POSES = ("pose17", "pose133", "pose308")
+HEADS_OF_POSE = ("vitpose", "vitpose_simple")
 
 
 class Optim(Model):
@@ -76,6 +90,11 @@ class Augment(Model):
     iso: float = Field(0.02, gt=0, description="largest deviation of sensor noise in mid grey")
     jpeg: Share = 0.0
     jpeg_quality: tuple[int, int] = (40, 95)
+    box_shift: Share = Field(0.1, description="poses: of a person's box, either way, of its sides")
+    box_scale: float = Field(0.25, ge=0, le=1, description="poses: a box grows or shrinks by up to this share")
+    part_boxes: Share = Field(
+        0.0, description="poses: boxes of a part of the body (AlphaPose's proposals, half bodies)"
+    )
 
     @pydantic.model_validator(mode="after")
     def _ranges(self) -> Augment:
@@ -86,8 +105,29 @@ class Augment(Model):
         return self
 
 
+class DistilledObjective(Model):
+    """What Sapiens2's objective has beside the masked autoencoder; the defaults are the paper's where it tells them."""
+
+    locals: int = Field(4, ge=0, description="small views of a picture, beside the two large ones")
+    local_width: int = Field(48, ge=8)
+    local_height: int = Field(64, ge=8)
+    global_scale: tuple[float, float] = Field((0.5, 1.0), description="share of the picture's area in a large view")
+    local_scale: tuple[float, float] = (0.2, 0.7)
+    block_share: Share = Field(0.4, description="of the masks, in blocks in place of single patches")
+    prototypes: int = Field(1024, ge=2, description="classes that student and teacher tell views apart by")
+    hidden: int = Field(256, ge=8)
+    bottleneck: int = Field(64, ge=4)
+    weight: float = Field(0.4, ge=0)
+    koleo: float = Field(0.04, ge=0)
+    momentum: float = Field(0.992, ge=0, lt=1, description="of the teacher's weights")
+    centre_momentum: float = Field(0.9, ge=0, lt=1)
+    student_temperature: float = Field(0.1, gt=0)
+    teacher_temperature: tuple[float, float] = Field((0.065, 0.07), description="first and last")
+    warmup_steps: int = Field(1000, ge=0, description="steps from the first to the last teacher's temperature")
+
+
 class PretrainStage(Model):
-    """Masked autoencoder (He et al. 2022)."""
+    """Masked autoencoder (He et al. 2022), or with `objective: sapiens2` also self-distillation of class tokens."""
 
     data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
     weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
@@ -101,21 +141,36 @@ class PretrainStage(Model):
         "joint", description="cross: masked patches look at seen ones only (CrossMAE)"
     )
     predict: float = Field(1.0, gt=0, le=1, description="share of the masked patches that are predicted")
+    objective: Literal["mae", "sapiens2"] = "mae"
+    distilled: DistilledObjective = DistilledObjective()
     augment: Augment = Augment(crop=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue_deg=0.0)
     seed: int = 0
     optim: Optim = Optim()
     compute: Compute = Compute()
 
 
+class DistilStage(Model):
+    """A large model teaches this one."""
+
+    teacher: str = Field(description="an earlier finetune of this job, or the model.safetensors of any")
+    output: float = Field(1.0, ge=0, description="weight of the distance to what the teacher puts out")
+    feature: float = Field(0.0, ge=0, description="weight of the distance to the teacher's final features")
+    token_steps: int = Field(
+        0, ge=0, description="steps in which the teacher learns ViTPose's knowledge token; 0 = none"
+    )
+
+
 class FinetuneStage(Model):
-    """One dense task from the pre-trained encoder."""
+    """One dense task from the pre-trained encoder, and others beside it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    task: Literal["depth", "normal", "foreground"]
-    loss: Literal["affine", "silog", "cosine", "cosine_gradient", "matting"] | None = Field(
+    task: Task
+    loss: Loss | None = Field(
         None,
-        description="depth: affine, silog; normal: cosine, cosine_gradient; foreground: matting; default the first",
+        description="depth: affine, silog; normal: cosine, cosine_gradient; parts: cross_entropy_dice, cross_entropy; "
+        "poses: udp, ohkm, integral; default the first",
     )
+    also: dict[Task, float] = Field({}, description="further tasks, a head each, and the weights of their losses")
     data: list[str] = Field(["render"], min_length=1)
     weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
     samples: int | None = Field(
@@ -129,8 +184,15 @@ class FinetuneStage(Model):
     patch_padding: Literal[0, 2] = Field(
         0, description="2 for Sapiens v1's pose and normal weights: their patches begin 2 px up and left"
     )
-    head: Literal["light", "deconv"] = Field("light", description="deconv: Sapiens v1's, of fixed width")
-    head_width: int = Field(64, ge=8)
+    head: Literal["light", "deconv", "sapiens2", "vitpose", "vitpose_simple", "dpt"] = Field(
+        "light", description="deconv: Sapiens v1's, of fixed width; vitpose, vitpose_simple: poses alone"
+    )
+    head_width: int = Field(64, ge=0, description="channels where a head is widest; 0 = as published")
+    init_head: bool = Field(False, description="take the head of `init` as well: a checkpoint of the same task")
+    encoder_size: tuple[int, int] | None = Field(
+        None, description="[height, width] px that the encoder sees of any picture (DAViD: head dpt); default all"
+    )
+    distil: DistilStage | None = None
     augment: Augment = Augment()
     seed: int = 0
     optim: Optim = Optim(weight_decay=0.1, betas=(0.9, 0.999))
@@ -140,6 +202,13 @@ class FinetuneStage(Model):
     def _suits(self) -> FinetuneStage:
         if self.loss is not None and self.loss not in TASK_LOSSES[self.task]:
             raise ValueError(f"loss {self.loss} is not one of {self.task}: {', '.join(TASK_LOSSES[self.task])}")
+        tasks = [self.task, *self.also]
+        if self.task in self.also:
+            raise ValueError(f"also: {self.task} is the task itself; name others")
+        if self.head in HEADS_OF_POSE and not set(tasks) <= set(POSES):
+            raise ValueError(f"head {self.head} puts out heatmaps: it is for {', '.join(POSES)} alone")
+        if self.init_head and (self.also or self.init in ("pretrain", "random")):
+            raise ValueError("init_head: needs a checkpoint file as init, and one task")
         return self
 
 
@@ -190,8 +259,16 @@ class SweepStage(Model):
         return self
 
 
-TASK_LOSSES: dict[str, tuple[Literal["affine", "silog", "cosine", "cosine_gradient", "matting"], ...]] = {
+_POSE: tuple[Loss, ...] = ("udp", "ohkm", "integral")
+TASK_LOSSES: dict[str, tuple[Loss, ...]] = {
     "depth": ("affine", "silog"),
     "normal": ("cosine", "cosine_gradient"),
     "foreground": ("matting",),
+    "parts": ("cross_entropy_dice", "cross_entropy"),
+    "parts28": ("cross_entropy_dice", "cross_entropy"),
+    "pose17": _POSE,
+    "pose133": _POSE,
+    "pose308": _POSE,
+    "pointmap": ("sapiens2",),
+    "albedo": ("sapiens2",),
 }

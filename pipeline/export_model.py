@@ -19,6 +19,13 @@ OUTPUTS = {
     "`silog`",
     "normal": "(B, 3, h, w) unit normals in the OpenCV camera frame (x right, y down, z forward)",
     "foreground": "(B, 1, h, w) soft coverage of people, 0 to 1",
+    "parts": "(B, 29, h, w) shares of Sapiens2's 29 classes of parts",
+    "parts28": "(B, 28, h, w) shares of Sapiens v1's 28 classes of parts",
+    **dict.fromkeys(
+        ("pose17", "pose133", "pose308"), "(B, K, h / 4, w / 4) heatmaps of keypoints; the best place of each is theirs"
+    ),
+    "pointmap": "(B, 4, h, w) points in metres in the OpenCV camera frame, and the scale they were canonical by",
+    "albedo": "(B, 3, h, w) sRGB base colour without light, 0 to 1",
 }
 INPUT = (
     "Pictures of one person, cut with a fifth of room around and stretched to {height} x {width} (height x width), RGB."
@@ -79,6 +86,7 @@ def export_model(
 def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[str] | None) -> dict[str, Any]:
     """Files of a fine-tuned model in ``folder``; what its card must say."""
     from pipeline import hub_model
+    from training.heads import OneTask
     from training.portable import INPUT as NAME
     from training.portable import write_onnx
     from training.predictor import Predictor
@@ -88,11 +96,13 @@ def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[
     model = Predictor(checkpoint, "cpu")
     height, width = model.size
     told: dict[str, str] = {}
-    if "onnx" in wanted:
-        reading = objective(model.task, model.settings.loss).read
-        worst = write_onnx(folder / "model.onnx", model.model, reading, model.size, model.task)
-        told["model.onnx"] = (
-            f"any batch of `{NAME}` (B, 3, {height}, {width}) float32, 0 to 255; equals torch within {worst:.1e}"
+    for task in model.tasks if "onnx" in wanted else ():
+        reading = objective(task, model.settings.loss if task == model.settings.task else None).read
+        one = OneTask(model.model, task) if model.settings.also else model.model
+        name = "model.onnx" if task == model.settings.task else f"model_{task}.onnx"
+        worst = write_onnx(folder / name, one, reading, model.size, task)
+        told[name] = (
+            f"{task} of any batch of `{NAME}` (B, 3, {height}, {width}) float32, 0 to 255; equals torch within {worst:.1e}"
         )
     if "safetensors" in wanted or "huggingface" in wanted:
         told["model.safetensors"] = (
@@ -108,9 +118,9 @@ def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[
         _json(folder / "preprocessor_config.json", hub_model.preprocessor(height, width))
     return {
         "title": f"{model.settings.name} ({model.settings.model})",
-        "task": model.task,
+        "task": model.settings.task,
         "input": INPUT.format(height=height, width=width),
-        "output": "Output: " + OUTPUTS[model.task] + ".",
+        "output": " ".join(f"Output of {t}: {OUTPUTS[t]}." for t in model.tasks),
         "files": told,
         "parameters": sum(p.numel() for p in model.model.parameters()),
     }

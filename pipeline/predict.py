@@ -45,7 +45,7 @@ class Eye:
 
     def __init__(self, models: Sequence[Predictor], detector: PersonDetector | None, wanted: Wanted) -> None:
         self.models, self.detector, self.wanted = models, detector, wanted
-        tasks = [m.task for m in models]
+        tasks = self.tasks = [t for m in models for t in m.tasks]
         if len(set(tasks)) != len(tasks):
             raise InputError(f"checkpoints: {', '.join(sorted(tasks))}: one of each task; leave out the others")
 
@@ -54,7 +54,7 @@ class Eye:
         boxes = self._people(pictures)
         found = [[crops.around(b.xyxy, self.models[0].size, self.wanted.margin) for b in some] for some in boxes]
         cuts = [crops.cut(p, c) for p, some in zip(pictures, found) for c in some]
-        said = {m.task: iter(m.predict(cuts, self.wanted.batch)) for m in self.models}
+        said = {t: iter(each) for m in self.models for t, each in m.predict(cuts, self.wanted.batch).items()}
         out: list[Prediction | str] = []
         for picture, some, mine, (K, how) in zip(pictures, boxes, found, lenses):
             if not some:
@@ -76,10 +76,17 @@ class Eye:
     ) -> Prediction:  # fmt: skip
         size = (picture.shape[0], picture.shape[1])
         owner = crops.owners(mine, size)
-        joined = {task: crops.pasted(each, mine, owner) for task, each in maps.items() if task not in RELATIVE}
+        joined = {t: crops.pasted(each, mine, owner) for t, each in maps.items() if t not in (*RELATIVE, *POSES)}
         alpha = joined["foreground"][..., 0] if "foreground" in joined else None
         inside = (alpha > SOLID) & (owner > 0) if alpha is not None else _boxed(boxes, size)
         made = Prediction(picture, boxes, np.where(inside, owner, 0).astype(np.uint8), K, how, joined)
+        for task in POSES & maps.keys():
+            made.poses[task] = np.stack([p + np.array([c.x0, c.y0, 0]) for p, c in zip(maps[task], mine)])
+        if "pointmap" in joined:
+            # Its z is metric by itself; x and y follow from it and the camera, where every map has its pixel.
+            joined["pointmap"] *= inside[..., None]
+            joined.setdefault("depth", np.maximum(joined["pointmap"][..., 2:3], 0))
+            made.scales = ["metres as the point map has them"] * len(boxes)
         for task in RELATIVE & maps.keys():
             joined[task], made.scales = self._metres(made, mine, maps, task)
         return made
@@ -163,7 +170,6 @@ def _film(item: inputs.Input, target: Path, eye: Eye, again: str, tell: Callable
     """Each frame's maps, and a film of the overlays; a frame without people has no maps. Raises PhotoError."""
     video = inputs.Video(item, eye.wanted.max_pixels)
     K, how = lens.intrinsics(None, video.size[1], video.size[0], eye.wanted.focal_px)
-    names = [m.task for m in eye.models]
     with predict_write.landing(target) as folder:
         film = predict_write.Film(folder / "overlay.mp4", video.rate)
         number, people = 0, 0
@@ -173,7 +179,7 @@ def _film(item: inputs.Input, target: Path, eye: Eye, again: str, tell: Callable
                 if found is not None:
                     people += 1
                     predict_write.write_maps(folder / f"{number:06d}.npz", found)
-                film.add(predict_write.overlay(frame, found, names))
+                film.add(predict_write.overlay(frame, found, eye.tasks))
                 number += 1
             tell(f"{item.name} {number}" + (f" of {video.frames}" if video.frames else "") + " frames")
         film.close()
@@ -206,5 +212,6 @@ def _boxed(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
     return inside
 
 
+POSES = {"pose17", "pose133", "pose308"}
 # Known up to scale and shift: made metric one person at a time.
 RELATIVE = {"depth"}

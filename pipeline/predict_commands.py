@@ -59,7 +59,9 @@ def predict(
     looks = Looks(_direction(relight), turn, behind)
     paths = [p for given in (checkpoint, *(also or [])) for p in checkpoints(given)]
     models = [Predictor(p, device) for p in paths]
-    have = {m.task for m in models}
+    have = {t for m in models for t in m.tasks}
+    if "pointmap" in have:
+        have.add("depth")
     for flag, needs in looks.needs().items():
         if needs - have:
             raise InputError(f"{flag}: needs a model of {' and of '.join(sorted(needs - have))}; add one with --also")

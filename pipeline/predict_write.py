@@ -22,6 +22,7 @@ from manifests import view
 from manifests.codecs import encode_image
 from manifests.errors import StorageError
 from manifests.frames import point_map
+from manifests.keypoints import SETS
 from pipeline import effects, metric
 from pipeline.inputs import Input
 
@@ -40,6 +41,7 @@ class Prediction:
 
     ``person``: (H, W) uint8, number of the box that a person's pixel belongs to, 0 = nobody. ``maps``: task -> (H, W, C)
     float32. ``K``: (3, 3) px, ``camera``: how it is known. ``scales``: of each person, what metres rest on.
+    ``poses``: task -> (P, J, 3) px and score of J keypoints.
     """
 
     picture: np.ndarray
@@ -49,6 +51,7 @@ class Prediction:
     camera: str
     maps: dict[str, np.ndarray]
     scales: list[str] = dataclasses.field(default_factory=list)
+    poses: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def alpha(self) -> np.ndarray:
@@ -108,7 +111,7 @@ def write(folder: Path, made: Prediction, looks: Looks, marks: dict[str, str]) -
         _png(folder / f"{task}.png", PNG[task](field, made))
     if "depth" in made.maps:
         write_cloud(folder / "people.ply", made)
-    _jpeg(folder / "overlay.jpg", overlay(made.picture, made, list(made.maps)))
+    _jpeg(folder / "overlay.jpg", overlay(made.picture, made, [*made.maps, *made.poses]))
     for name, picture in looked(made, looks).items():
         _jpeg(folder / f"{name}.jpg", picture)
     people = [
@@ -151,6 +154,7 @@ def write_maps(path: Path, made: Prediction) -> None:
         scores=np.array([np.nan if b.score is None else b.score for b in made.boxes], np.float32),
         K=made.K,
         **maps,
+        **made.poses,
     )
 
 
@@ -178,7 +182,12 @@ def overlay(picture: np.ndarray, made: Prediction | None, tasks: Sequence[str]) 
             view.draw_box(shown, np.asarray(box.xyxy), view.CLAY)
     strip = [shown]
     for task in tasks:
-        strip.append(COLOUR[task](made.maps[task], made) if made is not None else np.zeros_like(picture))
+        if made is None:
+            strip.append(np.zeros_like(picture))
+        elif task in SETS_OF:
+            strip.append(_skeletons(made, task))
+        else:
+            strip.append(COLOUR[task](made.maps[task], made))
     return np.concatenate([view.thumbnail(p, OVERLAY_ROWS) for p in strip], axis=1)
 
 
@@ -220,6 +229,32 @@ def _depths(field: np.ndarray, made: Prediction) -> np.ndarray:
     return view.depth_colour(field[..., 0], field[..., 0] > 0)
 
 
+def _points(field: np.ndarray, made: Prediction) -> np.ndarray:
+    return view.depth_colour(field[..., 2], made.person)
+
+
+def _colours(field: np.ndarray, made: Prediction) -> np.ndarray:
+    return np.round(255 * np.clip(field, 0, 1)).astype(np.uint8) * (made.person > 0)[..., None]
+
+
+def _classes(field: np.ndarray, made: Prediction) -> np.ndarray:
+    return view.part_colour(field[..., 0])
+
+
+def _skeletons(made: Prediction, task: str) -> np.ndarray:
+    """The dimmed picture with keypoints that score a tenth or more, and their limbs."""
+    out = (made.picture * 0.55).astype(np.uint8)
+    radius = max(1, out.shape[0] // 250)
+    for person in made.poses[task]:
+        sure, px = person[:, 2] > SURE, np.round(person[:, :2]).astype(int)
+        for a, b in SETS[SETS_OF[task]].skeleton:
+            if sure[a] and sure[b]:
+                cv2.line(out, px[a].tolist(), px[b].tolist(), (235, 225, 210), radius, cv2.LINE_AA)
+        for x, y in px[sure]:
+            cv2.circle(out, (int(x), int(y)), radius, view.CLAY, -1, cv2.LINE_AA)
+    return out
+
+
 def _millimetres(field: np.ndarray, made: Prediction) -> np.ndarray:
     return np.clip(np.round(MILLIMETRES * field[..., 0]), 0, 65535).astype(np.uint16)
 
@@ -239,6 +274,16 @@ def _jpeg(path: Path, picture: np.ndarray) -> None:
 
 Drawn = Callable[[np.ndarray, Prediction], np.ndarray]
 # Task -> its map (H, W, C) as a picture: in the overlay, and as a PNG file.
-COLOUR: dict[str, Drawn] = {"foreground": _grey, "normal": _normals, "depth": _depths}
-PNG: dict[str, Drawn] = COLOUR | {"foreground": lambda f, m: _grey(f, m)[..., 0], "depth": _millimetres}
+COLOUR: dict[str, Drawn] = {
+    "foreground": _grey, "normal": _normals, "depth": _depths, "pointmap": _points, "albedo": _colours,
+    "parts": _classes, "parts28": _classes,
+}  # fmt: skip
+PNG: dict[str, Drawn] = COLOUR | {
+    "foreground": lambda f, m: _grey(f, m)[..., 0],
+    "depth": _millimetres,
+    "parts": lambda f, m: f[..., 0],
+    "parts28": lambda f, m: f[..., 0],
+}
+SETS_OF = {"pose17": "coco17", "pose133": "wholebody133", "pose308": "sapiens308"}
+SURE = 0.1
 NEEDS = {"--relight": {"normal", "foreground"}, "--turn": {"depth", "foreground"}, "--background": {"foreground"}}

@@ -26,6 +26,25 @@ METRICS = {
     "mse": ("MSE", False, "{:.4f}"),
     "mad": ("MAD", False, "{:.4f}"),
     "conn": ("Conn", False, "{:.2f}"),
+    "jaccard": ("1 − IoU", False, "{:.3f}"),
+    "miou": ("mIoU", True, "{:.1%}"),
+    "macc": ("mAcc", True, "{:.1%}"),
+    "aacc": ("aAcc", True, "{:.1%}"),
+    "nme": ("error / box", False, "{:.3f}"),
+    "oks": ("OKS", True, "{:.3f}"),
+    "pck_0_05": ("PCK .05", True, "{:.1%}"),
+    "pck_0_2": ("PCK .2", True, "{:.1%}"),
+    "l2": ("L2", False, "{:.3f}"),
+    "l2_rms": ("RMS L2", False, "{:.3f}"),
+    "within_0_05": ("within .05", True, "{:.1%}"),
+    "within_0_1": ("within .1", True, "{:.1%}"),
+    "within_0_2": ("within .2", True, "{:.1%}"),
+    "l2_m": ("L2, m", False, "{:.3f}"),
+    "mae": ("MAE", False, "{:.4f}"),
+    "psnr": ("PSNR", True, "{:.2f}"),
+    "ssim": ("SSIM", True, "{:.3f}"),
+    "ap": ("AP", True, "{:.3f}"),
+    "ar": ("AR", True, "{:.3f}"),
 }
 ALIGNMENTS = {
     "none": "as predicted",
@@ -77,7 +96,7 @@ def metrics_section(run: Path) -> list[dict[str, Any]]:
         if not isinstance(entry, dict) or "model" not in entry:
             continue
         predictors = [entry["model"], *entry["trivial"].values()]
-        columns = [k for k in METRICS if any(_finite(r["per_image"].get(k)) for r in predictors)]
+        columns = [k for k in METRICS if any(_finite(_value(r, k)) for r in predictors)]
         names = ["this model", *(k.replace("_", " ") for k in entry["trivial"])]
         tables.append(
             {
@@ -126,22 +145,27 @@ def _ranked(rows: list[tuple[str, dict[str, Any]]], columns: list[str]) -> list[
     """Rows with printed values: the mean over pictures, its interval, and over all pixels; the best mean is marked."""
     best = {}
     for column in columns:
-        values = [r["per_image"][column] for _, r in rows if _finite(r["per_image"].get(column))]
+        values = [_value(r, column) for _, r in rows if _finite(_value(r, column))]
         best[column] = max(values) if METRICS[column][1] else min(values)
     return [{"name": name, "cells": [_cell(row, c, best[c]) for c in columns]} for name, row in rows]
 
 
 def _cell(row: dict[str, Any], column: str, best: float) -> dict[str, Any]:
     form = METRICS[column][2].format
-    value = row["per_image"].get(column)
+    value = _value(row, column)
     if not _finite(value):
         return {"text": "–", "best": False, "note": ""}
     notes = []
     if row["interval"].get(column):
         notes.append(f"{form(row['interval'][column][0])}–{form(row['interval'][column][1])}")
-    if _finite(row["pooled"].get(column)):
+    if column in row["per_image"] and _finite(row["pooled"].get(column)):
         notes.append(f"pooled {form(row['pooled'][column])}")
     return {"text": form(value), "best": value == best, "note": "; ".join(notes)}
+
+
+def _value(row: dict[str, Any], column: str) -> Any:
+    """The mean over pictures; of what only all pictures together have, such as AP, that."""
+    return row["per_image"].get(column, row["pooled"].get(column))
 
 
 def _panels(folder: Path, name: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests import commit
+from manifests import commit, parts
 from manifests.sample import Person, RenderedSample
 from manifests.shards import ShardWriter, row_of
 
@@ -54,6 +54,32 @@ def ball(index: int, width: int = 96, height: int = 128, split: str = "train") -
         agreement={"opaque": 1.0, "strand": None},
         engine={"renderer": "test", "version": "1", "samples": 1, "denoiser": "none"},
     )
+
+
+def labelled(index: int, split: str = "train") -> RenderedSample:
+    """A ball with everything that rows may hold: classes by quarter, albedo, and COCO's keypoints on the side that is seen."""
+    made = ball(index, split=split)
+    inside, n = made.mask != 0, made.normal
+    classes = np.where(n[..., 1] < 0, parts.ID["Hair"], parts.ID["Face_Neck"])
+    lower = n[..., 1] > 0.4
+    classes = np.where(lower, np.where(n[..., 0] > 0, parts.ID["Left_Shoe"], parts.ID["Right_Shoe"]), classes)
+    made.segmentation = np.where(inside, classes, 0).astype(np.uint8)
+    colour = np.random.default_rng(1000 + index).uniform(0.2, 0.9, 3)
+    albedo = np.where((n[..., 1] < 0)[..., None], colour, 1 - colour)
+    made.albedo = np.where(inside[..., None], 255 * albedo, 0).astype(np.uint8)
+    shade = made.image[inside].astype(float) / 255
+    light = shade.max(axis=1, keepdims=True)
+    made.image[inside] = np.clip(255 * light * albedo[inside], 0, 255).astype(np.uint8)
+    ys, xs = np.nonzero(inside)
+    angle = np.arange(17) * 2.4
+    spread = np.sqrt((np.arange(17) + 0.5) / 17) * 0.8
+    low, high = np.array([xs.min(), ys.min()]), np.array([xs.max() + 1, ys.max() + 1])
+    places = (low + high) / 2 + (high - low) / 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) * spread[:, None]
+    person = made.people[0]
+    person.keypoint_set, person.keypoints = "coco17", places.astype(np.float32)
+    person.keypoints_3d = np.zeros((17, 3), np.float32)
+    person.visibility = np.full(17, 2, np.uint8)
+    return made
 
 
 def task(folder: Path | str, first: int, count: int, splits: tuple[str, ...] = ("train",)) -> commit.Receipt:

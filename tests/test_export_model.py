@@ -79,7 +79,7 @@ def test_a_model_leaves_with_its_numbers_and_its_datas_rights(run, tmp_path):
     mirrored = session.run(None, {"image": pictures[:, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32)})[0]
     both = (found + mirrored[..., ::-1] * np.array([-1, 1, 1], np.float32)[:, None, None]) / 2
     both /= np.linalg.norm(both, axis=1, keepdims=True)
-    assert np.abs(np.stack(model.predict(list(pictures))) - both.transpose(0, 2, 3, 1)).max() < 1e-4
+    assert np.abs(np.stack(model.predict(list(pictures))["normal"]) - both.transpose(0, 2, 3, 1)).max() < 1e-4
 
 
 @pytest.mark.parametrize(("task", "loss"), [(t, l) for t, losses in OBJECTIVES.items() for l in losses])

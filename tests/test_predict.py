@@ -304,13 +304,13 @@ def test_normals_and_a_height_make_relative_depth_metric(seed):
 def test_a_checkpoint_says_itself_what_it_is(tmp_path):
     path = models.random(tmp_path, "normal")
     predictor = Predictor(path, "cpu")
-    assert predictor.task == "normal"
+    assert predictor.tasks == ("normal",)
     assert predictor.size == (48, 32)
     pictures = [photos.cloud(1, 64, 80), photos.cloud(2, 50, 40)]
-    maps = predictor.predict(pictures, 1)
+    maps = predictor.predict(pictures, 1)["normal"]
     assert [m.shape for m in maps] == [(80, 64, 3), (40, 50, 3)]
     # A mirrored picture has the mirrored normals: the mean over both makes it exact.
-    mirrored = predictor.predict([np.ascontiguousarray(pictures[0][:, ::-1])])[0]
+    mirrored = predictor.predict([np.ascontiguousarray(pictures[0][:, ::-1])])["normal"][0]
     assert mirrored[:, ::-1] * [-1, 1, 1] == pytest.approx(maps[0], abs=2e-3)
 
 

@@ -1,31 +1,33 @@
-"""Rendered samples and an encoder -> a model of one dense task."""
+"""Rendered samples and an encoder -> a model of one dense task, or of several that share the encoder."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from manifests.errors import InputError
-from training import data, loop, official, schedule, team
+from training import data, loop, official, official_heads, schedule, team
+from training.backbones import SIZES
 from training.budget import Budget, Shape, budget
 from training.fit import fitted
-from training.heads import DenseModel
+from training.heads import DenseModel, stride_of
 from training.loader import Copied
 from training.pretrain import check_grid
 from training.settings import Finetune, digest, folders
-from training.sources import DenseSources, uniform
+from training.sources import CODED, DenseSources, uniform
 from training.tasks import objective
 from training.transforms import Backgrounds, dense_sample
-from training.vit import SIZES
 
 
 def finetune(run: Path, settings: Finetune) -> Path:
     """Train to the end, or go on; returns ``run``/finetune/NAME/model.safetensors."""
-    check_grid(settings.width, settings.height, SIZES[settings.model].patch, f"finetune {settings.name}")
+    check_grid(*seen_by(settings)[::-1], stride_of(SIZES[settings.model]), f"finetune {settings.name}")
     me = team.join(settings.compute)
     dtype = team.precision(settings.compute, me.device)
     shape = Shape(head=settings.head, head_width=settings.head_width)
@@ -42,15 +44,15 @@ def finetune(run: Path, settings: Finetune) -> Path:
     model = built(settings)
     source = begin(run, settings, model)
     size, how, task = (settings.height, settings.width), settings.augment, settings.task
+    others = tuple(settings.also)
     backgrounds = Backgrounds(how.backgrounds) if how.backgrounds else None
 
     def make(kind: str, row: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return dense_sample(row, rng, size, task, how, backgrounds)
+        return dense_sample(row, rng, size, task, how, backgrounds, others)
 
-    sources = DenseSources(task, size, how, backgrounds)
-    on_gpu = uniform(rows, me.device)
+    on_gpu = uniform(rows, me.device) and task in CODED and not others
+    sources = DenseSources(task, size, how, backgrounds) if on_gpu else Copied(make)
     order, find = rows.order(settings.seed)
-    goal = objective(task, settings.loss)
     return loop.run(
         loop.Training(
             folder=run / "finetune" / settings.name,
@@ -62,10 +64,10 @@ def finetune(run: Path, settings: Finetune) -> Path:
             schedule=schedule.linear(settings.optim),
             order=order,
             batches=lambda steps, who: data.stream(
-                rows, order, find, sources if on_gpu else Copied(make), settings.optim.batch, steps, compute, who
+                rows, order, find, sources, settings.optim.batch, steps, compute, who
             ),
-            view=sources.view if on_gpu else loop.as_they_are,
-            loss_of=lambda module, b: goal.loss(goal.trained(module(b["image"])), b["target"], b["mask"]),
+            view=sources.view if isinstance(sources, DenseSources) else loop.as_they_are,
+            loss_of=loss_of(settings),
             flops=estimate(1, False).flops_per_image,
             digest=digest(settings, [*rows.identity, *source], dtype),
         ),
@@ -73,16 +75,50 @@ def finetune(run: Path, settings: Finetune) -> Path:
     )
 
 
+def loss_of(settings: Finetune) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+    """(model, batch) -> the loss of the task, and of others beside it by their weights."""
+    goal = objective(settings.task, settings.loss)
+    if not settings.also:
+        return lambda module, b: goal.loss(goal.trained(module(b["image"])), b["target"], b["mask"])
+    goals = {t: objective(t, None) for t in settings.also}
+
+    def several(module: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        found = module(b["image"], every=True)
+        total = goal.loss(goal.trained(found[settings.task]), b["target"], b["mask"])
+        for task, weight in settings.also.items():
+            one = goals[task]
+            total = total + weight * one.loss(one.trained(found[task]), b[f"target.{task}"], b[f"mask.{task}"])
+        return total
+
+    return several
+
+
+def seen_by(settings: Finetune) -> tuple[int, int]:
+    """(H, W) px that the encoder sees."""
+    return settings.encoder_size or (settings.height, settings.width)
+
+
 def built(settings: Finetune) -> DenseModel:
     """The model that ``settings`` describe, as yet untrained. Its positions are weights, as Sapiens v1 fine-tunes them."""
     size = SIZES[settings.model]
-    grid = (settings.height // size.patch, settings.width // size.patch)
-    width, head, padding = settings.head_width, settings.head, settings.patch_padding
-    return DenseModel(size, settings.task, width, head=head, grid=grid, padding=padding)
+    seen, stride = seen_by(settings), stride_of(size)
+    return DenseModel(
+        size,
+        settings.task,
+        settings.head_width,
+        head=settings.head,
+        grid=(seen[0] // stride, seen[1] // stride),
+        padding=settings.patch_padding,
+        others=tuple(settings.also),
+        seen=settings.encoder_size,
+        prompts=1 if settings.distil and settings.distil.token_steps else 0,
+    )
 
 
 def begin(run: Path, settings: Finetune, model: DenseModel) -> list[str]:
-    """Fill the encoder as `init` says; returns the sha256 of what it came from, for the digest. Raises InputError."""
+    """Fill the encoder as `init` says, with `init_head` the head too; returns the sha256 of what it came from, for the
+    digest. Raises InputError, JobError.
+    """
     if settings.init == "random":
         return []
     start = run / "pretrain/model.safetensors" if settings.init == "pretrain" else Path(settings.init)
@@ -90,6 +126,9 @@ def begin(run: Path, settings: Finetune, model: DenseModel) -> list[str]:
         raise InputError(
             f"finetune {settings.name}: init {start} does not exist; run pretrain first, or set init: random"
         )
-    official.load_encoder(start, model)
+    if settings.init_head:
+        official_heads.load_task(start, model)
+    else:
+        official.load_encoder(start, model)
     with start.open("rb") as file:
         return [hashlib.file_digest(file, "sha256").hexdigest()]

@@ -98,11 +98,14 @@ def connectivity(prediction: np.ndarray, alpha: np.ndarray) -> float:
     return float(np.abs(phi[0] - phi[1]).sum() / 1000)
 
 
-# The measure by which a model is said to beat a trivial predictor; lower is better.
-HEADLINE = {"depth": "absrel", "normal": "mean_deg", "foreground": "mad"}
 # How a picture's measure joins others': a mean over pixels, the root of one, or neither.
 POOLED = {
     **dict.fromkeys(("absrel", "delta1", "delta2", "delta3", "mean_deg", "mse", "mad"), "mean"),
     **dict.fromkeys(("within_11_25", "within_22_5", "within_30"), "mean"),
+    **dict.fromkeys(
+        ("l2", "mae_x", "mae_y", "mae_z", "within_0_05", "within_0_1", "within_0_2", "l2_m", "mae"), "mean"
+    ),
     "rmse": "root",
+    "l2_rms": "root",
+    "rmse_rgb": "root",
 }

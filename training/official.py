@@ -1,4 +1,4 @@
-"""Checkpoint files of ours, of Sapiens v1 and of transformers' ViTMAE -> weights of our models, and ours back."""
+"""Checkpoint files of ours, of Sapiens v1 and 2, DINOv2 and 3 and transformers' ViTMAE -> weights of our models, and back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from manifests.errors import InputError, JobError
+from training import keymaps_modern
 from training.keymaps import (
     ENCODER_KEYS,
     SAPIENS,
@@ -24,78 +25,103 @@ from training.keymaps import (
     translate,
     translate_back,
 )
+from training.modern import ModernEncoder
 from training.vit import Encoder, resize_positions, sincos
 
 OURS = "maquette"
+MODERN = (keymaps_modern.SAPIENS2, keymaps_modern.DINOV2, keymaps_modern.DINOV3)
+LAYOUTS = (SAPIENS, VITMAE, *MODERN)
 
 
 def read(path: Path) -> tuple[str, Tensors]:
-    """A checkpoint's layout and its tensors, prefixes and wrappers taken off: ours as ``encoder.*`` and others, Sapiens v1
-    as the bare encoder, ViTMAE under the Hub's names. Safetensors, or torch files without code in them. Raises InputError.
+    """A checkpoint's layout and its tensors, prefixes and wrappers taken off: ours as ``encoder.*`` and others, Sapiens
+    and DINO as the bare encoder, ViTMAE under the Hub's names. Safetensors, or torch files without code in them. Raises
+    InputError.
     """
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"weights {path}: not readable as safetensors or as a torch file of tensors ({why})") from None
-    try:
-        return recognise(tensors)
+        return recognise(raw(path))
     except InputError as error:
         raise InputError(f"weights {path}: {error}") from None
 
 
+def raw(path: Path) -> Tensors:
+    """A file's tensors as they are named. Raises InputError."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, SafetensorError, RuntimeError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"not readable as safetensors or as a torch file of tensors ({why})") from None
+
+
 def recognise(tensors: Tensors) -> tuple[str, Tensors]:
     """As ``read``, of tensors in memory."""
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(tensors.get(wrapper), dict):
-            tensors = tensors[wrapper]  # type: ignore[assignment]
+    tensors = unwrapped(tensors)
     if any(k.startswith("model.encoder.") for k in tensors):
         return OURS, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     if any(k.startswith("backbone.") for k in tensors):
         tensors = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
     if "layers.0.attn.qkv.weight" in tensors:
         return SAPIENS, tensors
+    modern = keymaps_modern.layout_of(tensors)
+    if modern is not None:
+        return modern, tensors
     if any(k.endswith("embeddings.patch_embeddings.projection.weight") for k in tensors):
         return VITMAE, {hub_name(k): v for k, v in tensors.items()}
     raise InputError(
-        "neither this trainer's, nor Sapiens v1's (layers.0.attn.qkv.weight), nor transformers' ViTMAE "
+        "neither this trainer's, nor Sapiens v1's (layers.0.attn.qkv.weight), nor Sapiens2's (blocks.0.attn.wq.weight), nor "
+        "DINO's (blocks.0.ls1.gamma), nor transformers' ViTMAE "
         f"(embeddings.patch_embeddings.projection.weight); it begins with {', '.join(list(tensors)[:3])}"
     )
+
+
+def unwrapped(tensors: Tensors) -> Tensors:
+    """What lies under the name that releases wrap their weights in."""
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(tensors.get(wrapper), dict):
+            tensors = tensors[wrapper]  # type: ignore[assignment]
+    return tensors
 
 
 def load_encoder(path: Path, model: nn.Module) -> None:
     """Fill ``model.encoder`` from any checkpoint that ``read`` knows. Raises InputError, JobError."""
     layout, tensors = read(path)
     encoder = model.encoder
-    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, Encoder | ModernEncoder)
     try:
         encoder.load_state_dict(encoder_state(layout, tensors, encoder))
     except JobError as error:
         raise JobError(f"init {path}: {error}; set the same `model`") from None
 
 
-def encoder_state(layout: str, tensors: Tensors, encoder: Encoder) -> Tensors:
+def encoder_state(layout: str, tensors: Tensors, encoder: Encoder | ModernEncoder) -> Tensors:
     """What ``encoder.load_state_dict`` takes, strictly: every weight of the file has its place but those of decoders, task
     heads and the class token of an encoder without one; positions are resized to the encoder's grid. Raises JobError.
     """
+    modern = isinstance(encoder, ModernEncoder)
     if layout == OURS:
         found = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+    elif modern != (layout in MODERN):
+        raise JobError(f"its layout is {layout}, of another kind of transformer than this model's")
+    elif layout in MODERN:
+        found = keymaps_modern.sized(keymaps_modern.encoder_tensors(layout, tensors), encoder.state_dict())
     else:
         whole = {k: v for k, v in tensors.items() if not k.startswith("decoder.")}
         found = translate(whole, ENCODER_KEYS[layout])
     wanted = {k: v.shape for k, v in encoder.state_dict().items()}
     stored, extra = found.pop("embed.position_tokens", None), int("embed.cls_token" in found)
+    if stored is not None and not extra and _grid_or_none(stored.shape[1]) is None:
+        # ViTPose has no class token and keeps its place, which it adds to every patch's.
+        stored = stored[:, 1:] + stored[:, :1]
     if "embed.cls_token" not in wanted:
         found.pop("embed.cls_token", None)
-    if encoder.grid is not None:
+    if "embed.position_tokens" in wanted:
         found["embed.position_tokens"] = _positions(stored, extra, encoder, int("embed.cls_token" in wanted))
     elif stored is not None:
         raise JobError("it holds positions of its own, and this model computes them: give the model a grid")
-    _check(found, wanted)
+    check(found, wanted)
     return found
 
 
@@ -105,13 +131,13 @@ def mae_state(tensors: Tensors, model: nn.Module) -> Tensors:
     outside = {k: v for k, v in tensors.items() if not k.startswith("decoder.")}
     found = {f"encoder.{k}": v for k, v in translate(outside, VITMAE_KEYS).items()}
     found |= translate(inside, VITMAE_DECODER_KEYS)
-    _check(found, {k: v.shape for k, v in model.state_dict().items()})
+    check(found, {k: v.shape for k, v in model.state_dict().items()})
     return found
 
 
 def export(path: Path, layout: str, grid: tuple[int, int] | None = None) -> Tensors:
-    """The weights of a checkpoint of ours under the names of ``layout``: the encoder of any model for sapiens-v1, a whole
-    masked autoencoder for vitmae. ``grid``: of positions that the model computes; its training pictures' by default.
+    """The weights of a checkpoint of ours under the names of ``layout``: the encoder of any model for sapiens-v1, sapiens2,
+    dinov2 and dinov3, a whole masked autoencoder for vitmae. ``grid``: of positions that the model computes; its training pictures' by default.
     Raises InputError, JobError.
     """
     found, tensors = read(path)
@@ -119,6 +145,8 @@ def export(path: Path, layout: str, grid: tuple[int, int] | None = None) -> Tens
         raise InputError(f"weights {path}: already in the layout {found}")
     encoder = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     other = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
+    if layout in MODERN or "blocks.0.attention.query.weight" in encoder:
+        return _export_modern(path, layout, encoder)
     side = patch_side(encoder["embed.projection.weight"].shape[1])
     whole = layout == VITMAE
     if whole and "mask_token" not in other:
@@ -136,7 +164,17 @@ def export(path: Path, layout: str, grid: tuple[int, int] | None = None) -> Tens
     return theirs | (translate_back(other, VITMAE_DECODER_KEYS) if whole else {})
 
 
-def _positions(stored: Tensor | None, extra: int, encoder: Encoder, kept: int) -> Tensor:
+def _export_modern(path: Path, layout: str, encoder: Tensors) -> Tensors:
+    """As ``export``, of a modern encoder. Raises JobError where it is not of ``layout``'s kind."""
+    kind = keymaps_modern.SAPIENS2 if "blocks.0.attention.query_norm.weight" in encoder else keymaps_modern.DINOV3
+    if "embed.position_tokens" in encoder:
+        kind = keymaps_modern.DINOV2 if "blocks.0.attention.query.weight" in encoder else SAPIENS
+    if layout != kind or "blocks.0.attention.query.weight" not in encoder:
+        raise JobError(f"weights {path}: an encoder of this kind goes by the names of {kind}, not of {layout}")
+    return keymaps_modern.official_tensors(layout, encoder)
+
+
+def _positions(stored: Tensor | None, extra: int, encoder: Encoder | ModernEncoder, kept: int) -> Tensor:
     """``stored`` positions (1, extra + N, D), or sin-cos, for the encoder's grid, after ``kept`` places of class tokens."""
     assert encoder.grid is not None
     if stored is None:
@@ -157,7 +195,7 @@ def _trained_grid(path: Path, side: int) -> tuple[int, int]:
     return fields["height"] // side, fields["width"] // side
 
 
-def _check(found: Tensors, wanted: dict[str, torch.Size]) -> None:
+def check(found: Tensors, wanted: dict[str, torch.Size]) -> None:
     """Raise JobError unless names and shapes are the same."""
     lacks, more = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     other = [k for k in wanted.keys() & found.keys() if found[k].shape != wanted[k]]
@@ -170,9 +208,14 @@ def _check(found: Tensors, wanted: dict[str, torch.Size]) -> None:
 
 def _grid_of(count: int) -> tuple[int, int]:
     """The grid that ``count`` patches must come from: a square, or rows to columns as 4 to 3. Raises JobError."""
+    found = _grid_or_none(count)
+    if found is None:
+        raise JobError(f"its {count} positions are neither a square nor a 4:3 grid")
+    return found
+
+
+def _grid_or_none(count: int) -> tuple[int, int] | None:
     side, unit = math.isqrt(count), math.isqrt(count // 12)
     if side * side == count:
         return side, side
-    if 12 * unit * unit == count:
-        return 4 * unit, 3 * unit
-    raise JobError(f"its {count} positions are neither a square nor a 4:3 grid")
+    return (4 * unit, 3 * unit) if 12 * unit * unit == count else None

@@ -15,18 +15,14 @@ import torch
 from torch import Tensor
 
 from manifests.errors import InputError, JobError
-from training import checkpoint, settings
+from training import checkpoint, heatmaps, settings, truth
 from training.finetune import built
-from training.heads import DenseModel
+from training.judges import averaged, prepared
 from training.tasks import objective
-from training.transforms import MEAN, STD
-
-# Turning a picture's left and right round turns these channels' signs with it.
-MIRRORED_SIGN = {"normal": (-1.0, 1.0, 1.0)}
 
 
 class Predictor:
-    """One fine-tuned model, ready to look: ``task``, ``settings``, ``size`` (h, w), ``state`` of the checkpoint's header."""
+    """One fine-tuned model, ready to look: ``tasks`` of its heads, ``settings``, ``size`` (h, w), ``state`` of its header."""
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         """``path``: the model.safetensors of a fine-tune. Raises InputError."""
@@ -41,23 +37,45 @@ class Predictor:
         self.model.to(self.device).eval()
 
     @property
-    def task(self) -> str:
-        """What the head predicts."""
-        return self.settings.task
+    def tasks(self) -> tuple[str, ...]:
+        """What its heads predict, the first by name."""
+        return (self.settings.task, *self.settings.also)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width that the model was trained at."""
         return self.settings.height, self.settings.width
 
-    def predict(self, pictures: Sequence[np.ndarray], batch: int = 8) -> list[np.ndarray]:
-        """For each picture (H, W, 3) uint8 sRGB its map (H, W, C) float32; pictures are stretched to the model's size."""
-        out: list[np.ndarray] = []
+    def predict(self, pictures: Sequence[np.ndarray], batch: int = 8) -> dict[str, list[np.ndarray]]:
+        """For each task and picture (H, W, 3) uint8 sRGB what ``finished`` says; pictures are stretched to the model's size."""
+        out: dict[str, list[np.ndarray]] = {t: [] for t in self.tasks}
         for i in range(0, len(pictures), batch):
             some = pictures[i : i + batch]
-            maps = read(self.model, torch.stack([prepared(p, self.size) for p in some]), self.settings)
-            out += [stretched(m, p.shape[:2], self.task) for m, p in zip(maps, some)]
+            for task, maps in self.answers(torch.stack([prepared(p, self.size) for p in some])).items():
+                out[task] += [self.finished(m, p.shape[:2], task) for m, p in zip(maps, some)]
         return out
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> dict[str, np.ndarray]:
+        """Task -> (B, C, h, w) as a user takes it, of ``images`` (B, 3, h, w): the mean of each and of its mirror image."""
+        both = torch.cat([images, images.flip(-1)]).to(self.device)
+        said = self.model(both, every=True) if self.settings.also else {self.settings.task: self.model(both)}
+        return {t: averaged(o, t, self.settings) for t, o in said.items()}
+
+    def finished(self, answer: np.ndarray, size: tuple[int, ...], task: str) -> np.ndarray:
+        """(C, h, w) -> (H, W, C) of ``size`` float32, unit vectors unit; (H, W, 1) uint8 class ids of parts; (K, 3) px and score
+        of poses.
+        """
+        if task in truth.SETS:
+            places = objective(task, self.settings.loss if task == self.settings.task else None).places
+            assert places is not None
+            found = places(answer)
+            return np.concatenate([heatmaps.pixels(found[:, :2], (size[0], size[1])), found[:, 2:]], axis=1)
+        full = cv2.resize(answer.transpose(1, 2, 0), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        full = full.reshape(size[0], size[1], -1)
+        if task.startswith("parts"):
+            return full.argmax(axis=2)[..., None].astype(np.uint8)
+        return full / np.maximum(np.linalg.norm(full, axis=2, keepdims=True), 1e-6) if task == "normal" else full
 
 
 def described(path: Path) -> tuple[settings.Finetune, dict[str, object]]:
@@ -69,26 +87,3 @@ def described(path: Path) -> tuple[settings.Finetune, dict[str, object]]:
     if "task" not in fields:
         raise InputError(f"checkpoint {path}: it has no task's head; give RUN/finetune/NAME/model.safetensors")
     return settings.restored(fields, path), state
-
-
-def prepared(rgb: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """(3, h, w) float32 as models take it, of a picture (H, W, 3) uint8 sRGB."""
-    small = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(((small.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1).copy())
-
-
-@torch.no_grad()
-def read(model: DenseModel, images: Tensor, how: settings.Finetune) -> np.ndarray:
-    """(B, h, w, C) float32: what the head says of ``images`` (B, 3, h, w), the mean of each and of its mirror image."""
-    device = next(model.parameters()).device
-    reading = objective(how.task, how.loss).read
-    out = reading(model(torch.cat([images, images.flip(-1)]).to(device)).float()).cpu().numpy()
-    straight, mirrored = np.split(out, 2)
-    sign = np.array(MIRRORED_SIGN.get(how.task, (1.0,)), np.float32)[:, None, None]
-    return ((straight + mirrored[..., ::-1] * sign) / 2).transpose(0, 2, 3, 1)
-
-
-def stretched(field: np.ndarray, size: tuple[int, ...], task: str) -> np.ndarray:
-    """(h, w, C) -> (H, W, C) of ``size``, bilinear; unit vectors stay unit."""
-    full = cv2.resize(field, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, -1)
-    return full / np.maximum(np.linalg.norm(full, axis=2, keepdims=True), 1e-6) if task == "normal" else full

@@ -68,11 +68,36 @@ class Augment:
     iso: float
     jpeg: float
     jpeg_quality: tuple[int, int]
+    box_shift: float
+    box_scale: float
+    part_boxes: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """What Sapiens2's objective has beside the masked autoencoder."""
+
+    locals: int
+    local_width: int
+    local_height: int
+    global_scale: tuple[float, float]
+    local_scale: tuple[float, float]
+    block_share: float
+    prototypes: int
+    hidden: int
+    bottleneck: int
+    weight: float
+    koleo: float
+    momentum: float
+    centre_momentum: float
+    student_temperature: float
+    teacher_temperature: tuple[float, float]
+    warmup_steps: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Masked autoencoder."""
+    """Masked autoencoder, alone or with self-distillation."""
 
     data: list[str]
     weights: list[float] | None
@@ -84,6 +109,8 @@ class Pretrain:
     decoder_depth: int
     decoder: str
     predict: float
+    objective: str
+    distilled: Distilled
     augment: Augment
     seed: int
     optim: Optim
@@ -91,8 +118,18 @@ class Pretrain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Distil:
+    """A teacher."""
+
+    teacher: str
+    output: float
+    feature: float
+    token_steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Finetune:
-    """One dense task."""
+    """One dense task, and others beside it."""
 
     name: str
     task: str
@@ -106,8 +143,12 @@ class Finetune:
     height: int
     layer_decay: float
     patch_padding: int
+    also: dict[str, float]
     head: str
     head_width: int
+    init_head: bool
+    encoder_size: tuple[int, int] | None
+    distil: Distil | None
     augment: Augment
     seed: int
     optim: Optim
@@ -125,8 +166,12 @@ class Evaluate:
     seed: int
 
 
-PARTS: dict[str, type] = {"optim": Optim, "compute": Compute, "augment": Augment}
-PAIRS = ("betas", "crop", "jpeg_quality")
+PARTS: dict[str, type] = {
+    "optim": Optim, "compute": Compute, "augment": Augment, "distilled": Distilled, "distil": Distil,
+}  # fmt: skip
+PAIRS = ("betas", "crop", "jpeg_quality", "global_scale", "local_scale", "teacher_temperature", "encoder_size")
+# What settings amounted to before they existed: checkpoints of then are read as well.
+BEFORE: dict[str, Any] = {"samples": None, "also": {}, "init_head": False, "encoder_size": None, "distil": None}
 # What may change between two runs of one training: none of it moves the weights by more than rounding.
 NOT_IN_DIGEST = {
     "optim": ("checkpoint_every",),
@@ -156,7 +201,7 @@ def _build(kind: type, tree: dict[str, Any] | None) -> Any:
             f"{kind.__name__.lower()}: fields {', '.join(sorted(set(tree) ^ names))} are not as this trainer expects: "
             "`maquette train JOB --prepare` writes a job with every default filled in"
         )
-    values: dict[str, Any] = {k: tuple(v) if k in PAIRS else v for k, v in tree.items()}
+    values: dict[str, Any] = {k: tuple(v) if k in PAIRS and v is not None else v for k, v in tree.items()}
     for name in values.keys() & PARTS.keys():
         values[name] = _build(PARTS[name], tree[name])
     return kind(**values)
@@ -166,9 +211,8 @@ def restored(fields: dict[str, Any], where: Path) -> Finetune:
     """The settings of a fine-tune from the digest in its checkpoint ``where``; what a digest leaves out is None. Raises
     InputError.
     """
-    # A setting that may be None was None before it existed.
-    needed = [f.name for f in dataclasses.fields(Finetune) if not str(f.type).endswith("None")]
-    lacks = sorted(n for n in needed if n not in fields)
+    fields = BEFORE | fields
+    lacks = sorted(f.name for f in dataclasses.fields(Finetune) if f.name not in fields)
     if lacks:
         raise InputError(f"checkpoint {where}: another version's, without {', '.join(lacks)}; train it again")
 
@@ -177,7 +221,8 @@ def restored(fields: dict[str, Any], where: Path) -> Finetune:
         return {k: tuple(v) if k in PAIRS and v else v for k, v in found.items()}
 
     values = known(Finetune, fields)
-    return Finetune(**values | {name: part(**known(part, values[name])) for name, part in PARTS.items()})
+    given = {name: part for name, part in PARTS.items() if values.get(name) is not None}
+    return Finetune(**values | {name: part(**known(part, values[name])) for name, part in given.items()})
 
 
 def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> dict[str, Any]:

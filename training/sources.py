@@ -18,7 +18,8 @@ from training.data import Rows, picture
 from training.loader import Planes, Spec
 from training.settings import Augment
 
-CODED = {"depth": ("mask", "depth"), "normal": ("mask", "normal"), "foreground": ()}
+# The planes of the tasks whose pixels a device can make; other tasks' are made on the processor.
+CODED = {"depth": ("mask", "depth"), "normal": ("mask", "normal"), "foreground": (), "pointmap": ("mask", "depth")}
 
 
 class DenseSources:
@@ -49,7 +50,7 @@ class DenseSources:
         source: dict[str, Tensor] = {}
         if self._task != "foreground":
             source["mask"] = batch["mask"]
-        if self._task == "depth":
+        if "depth" in CODED[self._task]:
             source["depth"] = decode.depth(batch["depth"], batch["depth_z0"], batch["depth_step"])
         elif self._task == "normal":
             source["normal"] = decode.normal(batch["normal"])

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from manifests.errors import JobError
 from training.settings import Compute
-from training.vit import Block, CrossBlock
+from training.vit import units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,8 @@ def share_out(model: nn.Module, compute: Compute, team: Team, dtype: str) -> nn.
         narrow = torch.bfloat16 if dtype == "bfloat16" else None
         policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
         mesh = init_device_mesh(team.device.type, (team.world,))
-        for module in list(model.modules()):
-            if isinstance(module, Block | CrossBlock):
-                fully_shard(module, mesh=mesh, mp_policy=policy)
+        for module in units(model):
+            fully_shard(module, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, mp_policy=policy)
         return model
     if team.world > 1:

@@ -1,6 +1,6 @@
 """Rows and draws -> what a model is trained on: pictures of its size with their truth, on whichever device has them.
 
-Two halves. ``dense_source``, ``reduced`` and ``draws`` (numpy, a sample at a time, in loader threads): decode, cut out, and
+Two halves. ``truth.planes``, ``reduced`` and ``draws`` (numpy, a sample at a time, in loader threads): decode, cut out, and
 every random number, from the sample's own generator. ``dense_view`` and ``picture_view`` (torch, batched): the pixels. On a
 CPU the threads run both halves; a GPU runs the second (training/sources.py).
 Legend: B batch, (H, W) the stored picture, (h, w) the model's size.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from manifests import codecs, photo
 from manifests.errors import InputError, PhotoError
-from training import photometric, views, warp
+from training import people, photometric, truth, views, warp
 from training.settings import Augment
 
 # ImageNet's, as Sapiens normalises (0..255).
@@ -49,21 +49,6 @@ class Backgrounds:
         flip = -1 if rng.random() < 0.5 else 1
         out = cv2.resize(rgb[y : y + ch, x : x + cw], (w, h), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(out[:, ::flip])
-
-
-def dense_source(row: dict[str, Any], task: str) -> dict[str, np.ndarray]:
-    """``mask`` (1, H, W) uint8 and the task's truth, ``depth`` (1, H, W) or ``normal`` (3, H, W) float32, of a rendered row;
-    nothing for the foreground, whose truth is in the picture's fourth channel.
-    """
-    height, width = row["camera"]["height"], row["camera"]["width"]
-    if task == "foreground":
-        return {}
-    made = {"mask": codecs.decode_u8(row["mask"], height, width)[None]}
-    if task == "depth":
-        made["depth"] = codecs.decode_depth(row["depth"], height, width)[None]
-    else:
-        made["normal"] = codecs.decode_normal(row["normal"], height, width).transpose(2, 0, 1)
-    return made
 
 
 def rgba(row: dict[str, Any]) -> np.ndarray:
@@ -115,16 +100,17 @@ def draws(
     size: tuple[int, int],
     how: Augment,
     backgrounds: Backgrounds | None = None,
+    view: views.View | None = None,
 ) -> dict[str, np.ndarray]:
-    """Everything random about one sample; ``rng`` None = the whole picture as it is.
+    """Everything random about one sample; ``rng`` None = the whole picture as it is. ``view``: one that is drawn already.
 
     ``warp``, ``R``, ``K``: (3, 3) float64 (training/views.py), what ``photometric.draw`` gives, and, where there are
     ``backgrounds``, ``background`` (h, w, 3) uint8 and ``paste`` () bool.
     """
     if rng is None:
-        seen = views.whole(K, source, size)
+        seen = view or views.whole(K, source, size)
         return {"warp": seen.source_from_view(K), "R": seen.R, "K": np.asarray(K, np.float64)}
-    seen = views.draw(rng, K, source, size, how)
+    seen = view or views.draw(rng, K, source, size, how)
     made = {"warp": seen.source_from_view(K), "R": seen.R, "K": np.asarray(K, np.float64)} | photometric.draw(rng, how)
     if backgrounds is not None:
         made["paste"] = np.asarray(rng.random() < how.background_share)
@@ -134,11 +120,16 @@ def draws(
 
 
 def dense_view(
-    pixels: Tensor, source: dict[str, Tensor], drawn: dict[str, Tensor], size: tuple[int, int], task: str
+    pixels: Tensor,
+    source: dict[str, Tensor],
+    drawn: dict[str, Tensor],
+    size: tuple[int, int],
+    task: str,
+    others: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
-    """{"image": (B, 3, h, w) normalised, "target": (B, C, h, w) float32, "mask": (B, 1, h, w) bool} of what ``reduced``,
-    ``dense_source`` and ``draws`` made, stacked. ``pixels``: (B, 4, rows, columns) uint8; ``drawn`` has ``look``, the warp into
-    them.
+    """{"image": (B, 3, h, w) normalised, "target", "mask"} of what ``reduced``, ``truth.planes`` and ``draws`` made, stacked, and
+    ``others``' targets and masks beside (training/truth.py). ``pixels``: (B, 4, rows, columns) uint8; ``drawn`` has
+    ``look``, the warp into them.
 
     Depth in metres, normals unit, both in the axes of the view; alpha 0..1, judged everywhere.
     """
@@ -150,10 +141,7 @@ def dense_view(
         image[chosen] = photometric.pasted(image[chosen], alpha[chosen], background)
     if "colour" in drawn:
         image = photometric.changed(image, drawn)
-    if task == "foreground":
-        return {"image": normalised(image), "target": alpha, "mask": torch.ones_like(alpha, dtype=torch.bool)}
-    found = warp.geometry(source, drawn["warp"], drawn["R"], drawn["K"], size)
-    return {"image": normalised(image), "target": found[task], "mask": found["mask"] != 0}
+    return {"image": normalised(image)} | truth.targets(source, drawn, alpha, size, (task, *others))
 
 
 def picture_view(pixels: Tensor, drawn: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
@@ -180,11 +168,16 @@ def dense_sample(
     task: str,
     how: Augment,
     backgrounds: Backgrounds | None = None,
+    others: tuple[str, ...] = (),
 ) -> dict[str, np.ndarray]:
-    """One rendered row, both halves: ``dense_view``'s arrays without the batch."""
-    drawn = row_draws(row, rng, size, how, backgrounds)
+    """One rendered row, both halves: ``dense_view``'s arrays without the batch. A pose model sees the box of one person."""
+    tasks = (task, *others)
+    poses = [t for t in tasks if t in truth.SETS]
+    person = people.chosen(row, rng, poses[0]) if poses else None
+    drawn = row_draws(row, rng, size, how, backgrounds, task, person)
     cut, drawn["look"] = reduced(rgba(row), drawn["warp"], size)
-    made = dense_view(one({"p": channels_first(cut)})["p"], one(dense_source(row, task)), one(drawn), size, task)
+    source = one(truth.planes(row, tasks, person))
+    made = dense_view(one({"p": channels_first(cut)})["p"], source, one(drawn), size, task, others)
     return {k: v[0].numpy() for k, v in made.items()}
 
 
@@ -194,11 +187,18 @@ def row_draws(
     size: tuple[int, int],
     how: Augment,
     backgrounds: Backgrounds | None,
+    task: str = "",
+    person: dict[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """``draws`` for a rendered row."""
+    """``draws`` for a rendered row; of a pose ``task`` around the box of ``person``."""
     camera = row["camera"]
     source = camera["height"], camera["width"]
-    return draws(rng, np.array(camera["K"]).reshape(3, 3), source, size, how, backgrounds)
+    K = np.array(camera["K"]).reshape(3, 3)
+    view = None
+    if task in truth.SETS and person is not None:
+        box = np.asarray(person["box"])
+        view = people.around(K, box, size) if rng is None else people.drawn(rng, K, person, task, size, how)
+    return draws(rng, K, source, size, how, backgrounds, view)
 
 
 def picture_draws(

@@ -58,6 +58,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block, MLP x 4, exact GELU."""
 
+    unit = True
+
     def __init__(self, dim: int, heads: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
@@ -72,6 +74,8 @@ class Block(nn.Module):
 
 class CrossBlock(nn.Module):
     """Queries look at the seen tokens and never at each other (CrossMAE, Fu et al. 2024); MLP x 4, exact GELU."""
+
+    unit = True
 
     def __init__(self, dim: int, heads: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -123,6 +127,8 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.grid, self.padding = size, grid, padding
+        # Tokens before those of patches, and px from one patch to the next.
+        self.prefix, self.stride = int(cls_token), size.patch
         self.checkpointing = False
         self.embed = Embedding(size, grid, cls_token)
         self.blocks = nn.ModuleList(Block(size.dim, size.heads, eps) for _ in range(size.depth))
@@ -130,10 +136,16 @@ class Encoder(nn.Module):
         self.apply(init_weights)
 
     def forward(
-        self, images: Tensor, keep: Tensor | None = None, taps: tuple[int, ...] = (), patches: Tensor | None = None
+        self,
+        images: Tensor,
+        keep: Tensor | None = None,
+        taps: tuple[int, ...] = (),
+        patches: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> list[Tensor]:
         """``images``: (B, 3, H, W) normalised float. ``keep``: (B, K) int64 indices of the patches to look at, None
-        = all. ``patches``: (B, N, 3 P P) as ``patchify`` cuts ``images``, where the caller has them already.
+        = all. ``patches``: (B, N, 3 P P) as ``patchify`` cuts ``images``, where the caller has them already. ``prompt``:
+        (1, Q, D) tokens that all others see and that are not put out.
 
         Returns the normed output (B, T, D), the class token first, preceded by the outputs of the blocks in ``taps``.
         Patches are gathered before they are embedded: a masked patch costs nothing.
@@ -148,12 +160,15 @@ class Encoder(nn.Module):
             x = self.embed.projection(gather(patches, keep)) + F.embedding(keep, places[0])
         if self.embed.cls_token is not None:
             x = torch.cat([(self.embed.cls_token + cls_place).expand(x.shape[0], -1, -1), x], dim=1)
+        hidden = 0
+        if prompt is not None:
+            x, hidden = torch.cat([prompt.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1), prompt.shape[1]
         out = []
         for i, block in enumerate(self.blocks):
             x = through(block, self.checkpointing, x)
             if i in taps:
-                out.append(x)
-        return [*out, self.norm(x)]
+                out.append(x[:, hidden:])
+        return [*out, self.norm(x[:, hidden:])]
 
     def places(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Positions of the class token (1, 0 or 1, D) and of the patches (1, N, D)."""
@@ -181,9 +196,13 @@ def set_checkpointing(model: nn.Module, on: bool) -> None:
 
 def compile_blocks(model: nn.Module) -> None:
     """torch.compile each block in place: one small graph serves the whole depth, and names of weights stay."""
-    for module in model.modules():
-        if isinstance(module, Block | CrossBlock):
-            module.compile()
+    for module in units(model):
+        module.compile()
+
+
+def units(model: nn.Module) -> list[nn.Module]:
+    """The blocks of ``model``: what is compiled, and sharded, one by one."""
+    return [m for m in model.modules() if getattr(m, "unit", False)]
 
 
 def patchify(images: Tensor, patch: int, padding: int = 0) -> Tensor:
@@ -205,12 +224,14 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.reshape(b * n, d).index_select(0, rows).view(b, index.shape[1], d)
 
 
-def resize_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+def resize_positions(
+    positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int], antialias: bool = False
+) -> Tensor:
     """(1, N, D) positions of ``grid`` -> those of ``wanted``, bicubic, half-pixel centres: 64x64 to 64x48 in Sapiens v1."""
     if grid == wanted:
         return positions
     square = positions.reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    square = F.interpolate(square.float(), size=wanted, mode="bicubic", align_corners=False)
+    square = F.interpolate(square.float(), size=wanted, mode="bicubic", align_corners=False, antialias=antialias)
     return square.permute(0, 2, 3, 1).reshape(1, wanted[0] * wanted[1], -1).to(positions.dtype)
 
 
