@@ -12,8 +12,10 @@ import typer
 
 from manifests.errors import InputError
 
-# The published names of the sizes that Sapiens v1 has.
+# The published names of the sizes that Sapiens v1 and 2 have.
 SAPIENS_NAMES = {"large": "0.3B", "0.6b": "0.6B", "1b": "1B", "2b": "2B"}
+SAPIENS_NAMES |= {f"sapiens2-{n.lower()}": n for n in ("0.1B", "0.4B", "0.8B", "1B", "1B-4K", "5B")}
+HEADS = ("light", "deconv", "sapiens2", "dpt")
 DENSE_TASK = "normal"
 
 
@@ -21,13 +23,13 @@ def models(
     pretrain_at: Annotated[str, typer.Option(metavar="HxW", help="picture of pre-training")] = "1024x1024",
     finetune_at: Annotated[str, typer.Option(metavar="HxW", help="picture of fine-tuning")] = "1024x768",
     batch: Annotated[int, typer.Option(min=1, help="pictures a step")] = 1,
-    head: Annotated[str, typer.Option(help="light, or deconv: Sapiens v1's")] = "light",
+    head: Annotated[str, typer.Option(help="light, dpt, or Sapiens's own: deconv (v1), sapiens2")] = "light",
     precision: Annotated[str, typer.Option(help="bfloat16 or float32")] = "bfloat16",
     as_json: Annotated[bool, typer.Option("--json", help="exact numbers for programs")] = False,
 ) -> None:
     """List the backbones: parameters, work and memory of a training step, by formula."""
-    if head not in ("light", "deconv"):
-        raise InputError(f"--head {head}: expected light or deconv")
+    if head not in HEADS:
+        raise InputError(f"--head {head}: expected {', '.join(HEADS)}")
     places = {"mae": _pair(pretrain_at, "--pretrain-at"), DENSE_TASK: _pair(finetune_at, "--finetune-at")}
     rows = [_row(size, places, batch, head, precision) for size in _sizes()]
     if as_json:
@@ -42,7 +44,7 @@ def models(
     for name in ("Sapiens", "blocks", "encoder", "MAE\nTFLOP", "GB", "GB ck", "dense\nTFLOP", "GB", "GB ck"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = [row["model"], row["sapiens_v1"] or "", f"{row['dim']}x{row['depth']}"]
+        cells = [row["model"], row["sapiens"] or "", f"{row['dim']}x{row['depth']}"]
         cells.append(f"{row['encoder_parameters'] / 1e6:.1f} M")
         for task in places:
             plain, again = (row[task][k] for k in ("plain", "checkpointed"))
@@ -64,19 +66,19 @@ def weights(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="model.safetensors of a run")],
     out: Annotated[Path, typer.Option(help="the file to write, .safetensors")],
     layout: Annotated[
-        str, typer.Option(help="sapiens-v1: the encoder; vitmae: a whole masked autoencoder")
+        str, typer.Option(help="sapiens-v1, sapiens2, dinov2, dinov3: the encoder; vitmae: a whole masked autoencoder")
     ] = "sapiens-v1",
     grid: Annotated[
         str | None, typer.Option(metavar="ROWSxCOLUMNS", help="of its positions; default: as trained")
     ] = None,
 ) -> None:
-    """Write a run's weights under the names that Sapiens v1 or transformers' ViTMAE know."""
+    """Write a run's weights under the names that Sapiens, DINO or transformers' ViTMAE know."""
     from safetensors.torch import save_file
 
-    from training import keymaps, official
+    from training import official
 
-    if layout not in keymaps.ENCODER_KEYS:
-        raise InputError(f"--layout {layout}: expected {' or '.join(keymaps.ENCODER_KEYS)}")
+    if layout not in official.LAYOUTS:
+        raise InputError(f"--layout {layout}: expected {', '.join(official.LAYOUTS)}")
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such file; give RUN/pretrain/model.safetensors")
     tensors = official.export(checkpoint, layout, _pair(grid, "--grid") if grid else None)
@@ -88,20 +90,25 @@ def weights(
 
 
 def _sizes() -> list[str]:
-    from training.vit import SIZES
+    from training.backbones import SIZES
 
     return list(SIZES)
 
 
 def _row(size: str, places: dict[str, tuple[int, int]], batch: int, head: str, precision: str) -> dict[str, Any]:
     from training import budget
-    from training.vit import SIZES
+    from training.backbones import SIZES
+    from training.heads import stride_of
 
-    s = SIZES[size]
-    row: dict[str, Any] = {"model": size, "sapiens_v1": SAPIENS_NAMES.get(size), **dataclasses.asdict(s)}
+    s, stride = SIZES[size], stride_of(SIZES[size])
+    row: dict[str, Any] = {"model": size, "sapiens": SAPIENS_NAMES.get(size), **dataclasses.asdict(s)}
+    # A torch type has no place in JSON.
+    row.pop("rope", None)
     height, width = places["mae"]
     row["encoder_parameters"] = budget.official_parameters(size, (height // s.patch, width // s.patch))
-    for task, (height, width) in places.items():
+    for task, pair in places.items():
+        # Patches of 14 px: the nearest whole number of them.
+        height, width = (max(1, round(side / stride)) * stride for side in pair)
         row[task] = {"height": height, "width": width, "batch": batch}
         for word, checkpointing in (("plain", False), ("checkpointed", True)):
             found = budget.budget(size, height, width, batch, task, checkpointing, precision, budget.Shape(head=head))

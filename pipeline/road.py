@@ -148,6 +148,13 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
             if not given and not (root / finetune.init).is_file():
                 expected = "expected `pretrain` (with that section), `random` or a checkpoint file"
                 problems.append(f'finetune.{i}.init: "{finetune.init}": {expected}')
+            earlier = [f.name for f in job.finetune[:i]]
+            teacher = finetune.distil.teacher if finetune.distil else None
+            if teacher and teacher not in earlier and not (root / teacher).is_file():
+                expected = (
+                    f"expected an earlier finetune ({', '.join(earlier) or 'there is none'}) or a model.safetensors"
+                )
+                problems.append(f'finetune.{i}.distil.teacher: "{teacher}": {expected}')
             folder = finetune.augment.backgrounds
             if folder and not (root / folder).is_dir():
                 problems.append(f'finetune.{i}.augment.backgrounds: "{folder}": no such folder (looked in {root})')
@@ -174,11 +181,14 @@ def _resolved(job: Job, root: Path) -> Job:
         return name if known else str((root / name).resolve())
 
     tree = job.model_dump()
+    names = [f["name"] for f in tree["finetune"]]
     for section in [tree["pretrain"], tree["evaluate"], *tree["finetune"]]:
         if section:
             section["data"] = [path(n) for n in section["data"]]
             if "init" in section:
                 section["init"] = path(section["init"])
+            if section.get("distil") and section["distil"]["teacher"] not in names:
+                section["distil"]["teacher"] = path(section["distil"]["teacher"])
             if section.get("augment", {}).get("backgrounds"):
                 section["augment"]["backgrounds"] = str((root / section["augment"]["backgrounds"]).resolve())
     return Job.model_validate(tree)

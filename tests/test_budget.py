@@ -11,9 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from manifests.errors import JobError
 from training import vit
+from training.backbones import SIZES, encoder
 from training.budget import Shape, budget, encoder_flops
 from training.heads import DenseModel
 from training.mae import MaskedAutoencoder
+from training.modern import Modern
 
 BATCH = 3
 CASES = {
@@ -22,23 +24,29 @@ CASES = {
     "cross": ("tiny", 128, 96, "mae", Shape(cross=True, predict=0.33)),
     "light": ("tiny", 128, 96, "normal", Shape(head_width=64)),
     "deconv": ("small", 96, 64, "depth", Shape(head="deconv")),
+    "sapiens2 mae": ("sapiens2-tiny", 128, 96, "mae", Shape(decoder_dim=96, decoder_depth=2)),
+    "sapiens2 normals": ("sapiens2-tiny", 128, 96, "normal", Shape(head="sapiens2", head_width=64)),
+    "sapiens2 parts": ("sapiens2-tiny", 128, 96, "parts", Shape(head="sapiens2", head_width=64)),
+    "vitpose": ("tiny", 128, 96, "pose17", Shape(head="vitpose", head_width=64)),
+    "several": ("tiny", 128, 96, "normal", Shape(head_width=32, others=("depth", "parts"))),
 }
 
 
 def step(size, height, width, task, shape, checkpointing):
     """The model, and a function that runs its forward pass to a scalar."""
     torch.manual_seed(0)
-    s = vit.SIZES[size]
+    s = SIZES[size]
     images = torch.randn(BATCH, 3, height, width)
     if task == "mae":
         model = MaskedAutoencoder(
-            s, shape.decoder_dim, shape.decoder_depth, 0.75, cross=shape.cross, predict=shape.predict
-        )
+            s, shape.decoder_dim, shape.decoder_depth, 0.75, cross=shape.cross, predict=shape.predict,
+            inner=encoder(s) if isinstance(s, Modern) else None,
+        )  # fmt: skip
         order = torch.stack([torch.randperm(height * width // s.patch**2) for _ in range(BATCH)])
         run = lambda: model(images, order)[0]  # noqa: E731
     else:
-        model = DenseModel(s, task, shape.head_width, head=shape.head)
-        run = lambda: model(images).float().sum()  # noqa: E731
+        model = DenseModel(s, task, shape.head_width, head=shape.head, others=shape.others)
+        run = lambda: sum(y.float().sum() for y in model(images, every=True).values())  # noqa: E731
     vit.set_checkpointing(model, checkpointing)
     return model, run
 
@@ -104,6 +112,14 @@ def test_the_encoders_work_is_the_published_one(size, tera_macs_1024x768, tera_m
         assert encoder / 2e12 == pytest.approx(published, rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("size", "tera_macs"), [("0.1b", 0.526), ("0.4b", 1.684), ("0.8b", 3.284), ("1b", 5.648), ("5b", 18.19)]
+)
+def test_sapiens2s_work_is_the_published_one(size, tera_macs):
+    # sapiens.md 1.2, measured on the released code at 3081 tokens.
+    assert encoder_flops(f"sapiens2-{size}", 3072) / 2e12 == pytest.approx(tera_macs, rel=2e-3)
+
+
 def test_a_2b_fine_tune_fits_80_gb_with_checkpointing_alone():
     found = {c: budget("2b", 1024, 768, 1, "normal", c) for c in (False, True)}
     assert found[True].total_bytes < 75e9
@@ -129,7 +145,8 @@ def test_the_command_lists_what_the_formulas_say():
     said = CliRunner().invoke(app, ["models", "--json", "--batch", "2"])
     assert said.exit_code == 0, said.output
     rows = {r["model"]: r for r in json.loads(said.output)}
-    assert list(rows) == list(vit.SIZES)
+    assert list(rows) == list(SIZES)
+    assert rows["sapiens2-0.1b"]["encoder_parameters"] == 113_993_472
     assert rows["large"]["encoder_parameters"] == 307_295_232
     expected = budget("2b", 1024, 768, 2, "normal", True)
     assert rows["2b"]["normal"]["checkpointed"]["total_bytes"] == expected.total_bytes

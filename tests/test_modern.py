@@ -338,3 +338,20 @@ def test_weights_of_another_kind_are_refused_in_words():
     tensors["blocks.0.attn.extra"] = torch.zeros(1)
     with pytest.raises(JobError, match="no place here: blocks.0.attn.extra"):
         official.encoder_state(*official.recognise(tensors), modern.ModernEncoder(modern.Modern(48, 1, 4, 8)))
+
+
+def test_layers_learn_at_their_own_rate_and_tokens_do_not_decay():
+    from training.schedule import parameter_groups
+
+    size = modern.Modern(48, 3, 4, 8, full=1, registers=2, windows=1)
+    model = DenseModel(size, "depth", 16)
+    names = {id(p): n for n, p in model.named_parameters()}
+    at = {names[id(p)]: (g["scale"], g["weight_decay"]) for g in parameter_groups(model, 0.1, 0.8) for p in g["params"]}
+    # sapiens.md 3.0: embedding, tokens and tokenizer 0, block i i + 1, all else L + 1.
+    first = pytest.approx(0.8**4)
+    assert at["encoder.windows.blocks.0.mlp.down.weight"] == (first, 0.1)
+    assert at["encoder.windows.position_tokens"] == at["encoder.embed.register_tokens"] == (first, 0.0)
+    assert at["encoder.blocks.2.attention.query.weight"] == (pytest.approx(0.8), 0.1)
+    assert at["encoder.blocks.2.scale1"] == (pytest.approx(0.8), 0.0)
+    assert at["head.fuse.weight"] == (1.0, 0.1)
+    assert at["encoder.norm.weight"] == (1.0, 0.0)

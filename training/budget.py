@@ -15,9 +15,13 @@ import torch
 from torch import nn
 
 from manifests.errors import JobError
-from training.heads import CHANNELS, DECONVS, DenseModel, light_widths
+from training import budget_modern
+from training.backbones import SIZES, encoder
+from training.budget_modern import Layer, linear, norm
+from training.heads import CHANNELS, DECONVS, POSES, DenseModel, light_widths, stride_of
 from training.mae import MaskedAutoencoder, counts
-from training.vit import SIZES, Encoder, Size
+from training.modern import Modern, ModernEncoder
+from training.vit import Size
 
 # A backward pass costs twice a forward pass: one product for the inputs' gradient, one for the weights'.
 TRAIN_PER_FORWARD = 3
@@ -35,6 +39,12 @@ class Shape:
     predict: float = 1.0
     head: str = "light"
     head_width: int = 256
+    others: tuple[str, ...] = ()
+    seen: tuple[int, int] | None = None
+    # Of Sapiens2's objective: small views of a picture and their size; two large ones go with them.
+    locals: int = 0
+    local: tuple[int, int] = (0, 0)
+    twice: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,11 +93,13 @@ def budget(
             "types float32, bfloat16"
         )
     s, shape = SIZES[size], shape or Shape()
-    if height % s.patch or width % s.patch:
-        raise JobError(f"{width}x{height} is not whole patches of {s.patch} px; use multiples of {s.patch}")
-    grid = (height // s.patch, width // s.patch)
-    parameters = count_parameters(size, task, shape)
-    walk = _walk_mae(s, grid, shape) if task == MAE else _walk_dense(s, grid, task, shape)
+    stride = stride_of(s)
+    seen = shape.seen or (height, width)
+    if seen[0] % stride or seen[1] % stride:
+        raise JobError(f"{seen[1]}x{seen[0]} is not whole patches of {stride} px; use multiples of {stride}")
+    grid = (seen[0] // stride, seen[1] // stride)
+    parameters = count_parameters(size, task, shape, grid)
+    walk = _walk_mae(s, grid, shape) if task == MAE else _walk_dense(s, grid, task, shape, (height, width))
     wide, narrow = 4, 2 if dtype == "bfloat16" else 4
     kept, transient = 0, 0
     for layer in walk:
@@ -97,10 +109,13 @@ def budget(
         # Of a block computed again all is there at once, and about as much again as gradients of what is largest in it.
         transient = max(transient, (inside if checkpointing and layer.block else 0) + layer.largest * (wide + narrow))
     weights = 4 * parameters
+    forward = sum(layer.flops for layer in walk)
+    # The teacher of self-distillation looks at both large views whole, and takes no gradient.
+    taught = 2 * sum(layer.flops for layer in _encoder(s, grid[0] * grid[1], 0)) if shape.twice else 0
     return Budget(
         parameters=parameters,
-        forward_flops_per_image=(forward := sum(layer.flops for layer in walk)),
-        flops_per_image=TRAIN_PER_FORWARD * forward,
+        forward_flops_per_image=forward + taught,
+        flops_per_image=TRAIN_PER_FORWARD * forward + taught,
         weights_bytes=weights * (2 if ema else 1),
         gradient_bytes=weights,
         optimiser_bytes=2 * weights,
@@ -111,79 +126,90 @@ def budget(
     )
 
 
-def count_parameters(size: str, task: str, shape: Shape | None = None) -> int:
+def count_parameters(size: str, task: str, shape: Shape | None = None, grid: tuple[int, int] = (4, 3)) -> int:
     """Weights of the model that a job trains, its positions computed and so not among them."""
     shape = shape or Shape()
+    s = SIZES[size]
     with torch.device("meta"):
         model: nn.Module
         if task == MAE:
+            inner = ModernEncoder(s) if isinstance(s, Modern) else None
             model = MaskedAutoencoder(
-                SIZES[size], shape.decoder_dim, shape.decoder_depth, shape.mask_ratio, cross=shape.cross
+                s, shape.decoder_dim, shape.decoder_depth, shape.mask_ratio, cross=shape.cross, inner=inner
             )
         else:
-            model = DenseModel(SIZES[size], task, shape.head_width, head=shape.head)
+            # Point maps alone have weights for a grid of fixed size.
+            fixed = grid if "pointmap" in (task, *shape.others) else None
+            model = DenseModel(s, task, shape.head_width, head=shape.head, others=shape.others, grid=fixed)
+            if fixed and not isinstance(s, Modern):
+                del model.encoder.embed.position_tokens
     return sum(p.numel() for p in model.parameters())
 
 
 def official_parameters(size: str, grid: tuple[int, int]) -> int:
-    """Weights of an encoder as Sapiens v1 publishes it: with a class token and the positions of ``grid``."""
+    """Weights of an encoder as it is published: with a class token and, where it has them, the positions of ``grid``."""
+    s = SIZES[size]
     with torch.device("meta"):
-        encoder = Encoder(SIZES[size], grid, cls_token=True)
-    return sum(p.numel() for p in encoder.parameters())
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layer:
-    """Numbers kept for the backward pass: ``edge`` what enters a block (float32), ``wide`` float32 and ``narrow`` the
-    computing type inside it; ``largest`` the largest tensor. ``block``: whether checkpointing drops its inside.
-    """
-
-    flops: int
-    edge: int = 0
-    wide: int = 0
-    narrow: int = 0
-    largest: int = 0
-    block: bool = False
+        made = encoder(s, None if isinstance(s, Modern) else grid, cls_token=True)
+    return sum(p.numel() for p in made.parameters())
 
 
 def encoder_flops(size: str, patches: int) -> int:
     """FLOPs of an encoder's forward pass over one picture, dense: what the tables of Sapiens call its work, times two."""
-    s = SIZES[size]
-    return _linear(patches, 3 * s.patch**2, s.dim).flops + s.depth * _block(patches, s.dim, s.heads).flops
+    return sum(layer.flops for layer in _encoder(SIZES[size], patches, 0))
 
 
-def _walk_mae(s: Size, grid: tuple[int, int], shape: Shape) -> list[_Layer]:
+def _encoder(s: Size, tokens: int, cls: int) -> list[Layer]:
+    """Embedding, blocks, norm, of a picture of which blocks see ``tokens`` places; ``cls``: a class token of plain ones."""
+    if isinstance(s, Modern):
+        return budget_modern.modern_encoder(s, tokens * (stride_of(s) // s.patch) ** 2, tokens)
+    blocks = [_block(tokens + cls, s.dim, s.heads)] * s.depth
+    return [linear(tokens, 3 * s.patch**2, s.dim), *blocks, norm(tokens + cls, s.dim)]
+
+
+def _walk_mae(s: Size, grid: tuple[int, int], shape: Shape) -> list[Layer]:
     seen, predicted = counts(grid[0] * grid[1], shape.mask_ratio, shape.predict)
     d, pixels, heads = shape.decoder_dim, 3 * s.patch**2, max(1, shape.decoder_dim // 32)
-    layers = [_linear(seen, pixels, s.dim), *[_block(seen + 1, s.dim, s.heads)] * s.depth, _norm(seen + 1, s.dim)]
-    layers.append(_linear(seen + 1, s.dim, d))
+    first = 1 + (s.registers if isinstance(s, Modern) else 0)
+    layers = [*_encoder(s, seen, 1), linear(seen + first, s.dim, d)]
     if shape.cross:
         # All blocks look at the same seen tokens: they are kept once.
         layers += [
-            _Layer(0, narrow=(seen + 1) * d),
-            *[_cross_block(predicted, seen + 1, d, heads)] * shape.decoder_depth,
+            Layer(0, narrow=(seen + first) * d),
+            *[_cross_block(predicted, seen + first, d, heads)] * shape.decoder_depth,
         ]
     else:
-        tokens = seen + 1 + predicted
-        layers += [_block(tokens, d, heads)] * (shape.decoder_depth - 1) + [_block(tokens, d, heads, seen + 1)]
+        tokens = seen + first + predicted
+        layers += [_block(tokens, d, heads)] * (shape.decoder_depth - 1) + [_block(tokens, d, heads, seen + first)]
     # The loss keeps the difference's two sides in float32.
-    layers += [_norm(predicted, d), _linear(predicted, d, pixels), _Layer(0, wide=2 * predicted * pixels)]
+    layers += [norm(predicted, d), linear(predicted, d, pixels), Layer(0, wide=2 * predicted * pixels)]
+    if not shape.twice:
+        return layers
+    small = (shape.local[0] // s.patch) * (shape.local[1] // s.patch)
+    return [*layers, *layers, *[budget_modern.scaled(one, shape.locals) for one in _encoder(s, small, 1)]]
+
+
+def _walk_dense(s: Size, grid: tuple[int, int], task: str, shape: Shape, picture: tuple[int, int]) -> list[Layer]:
+    layers = _encoder(s, grid[0] * grid[1], int(shape.head == "dpt"))
+    for one in (task, *shape.others):
+        layers += _walk_head(s, grid, one, shape, picture)
     return layers
 
 
-def _walk_dense(s: Size, grid: tuple[int, int], task: str, shape: Shape) -> list[_Layer]:
-    n, pixels, channels = grid[0] * grid[1], 3 * s.patch**2, CHANNELS[task]
-    layers = [_linear(n, pixels, s.dim), *[_block(n, s.dim, s.heads)] * s.depth, _norm(n, s.dim)]
-    if shape.head == "light":
-        widths = light_widths(s.patch, shape.head_width)
+def _walk_head(s: Size, grid: tuple[int, int], task: str, shape: Shape, picture: tuple[int, int]) -> list[Layer]:
+    n, channels, stride = grid[0] * grid[1], CHANNELS[task], stride_of(s)
+    power = stride & (stride - 1) == 0 and task not in (*POSES, "pointmap")
+    layers: list[Layer] = []
+    if shape.head == "light" and power:
+        widths = light_widths(stride, shape.head_width)
         layers += [_conv(n, 3 * s.dim, 2 * shape.head_width, 1, False), _conv(n, 2 * shape.head_width, widths[0], 9)]
         area = n
         for a, b in itertools.pairwise(widths):
             area *= 4
             layers.append(_conv(area, a, b, 9))
         layers += [_conv(area, 3, 16, 9), _conv(area, widths[-1] + 16, 16, 9), _conv(area, 16, channels, 1, False)]
-    else:
-        ups, flats = DECONVS[task][0][: s.patch.bit_length() - 1], DECONVS[task][1]
+    elif shape.head == "deconv" and power:
+        ups, flats = DECONVS[task][0][: stride.bit_length() - 1], DECONVS[task][1]
         area = n
         for a, b in itertools.pairwise((s.dim, *ups)):
             # Stride 2: each input place meets all 16 taps; four times as many places come out.
@@ -191,40 +217,34 @@ def _walk_dense(s: Size, grid: tuple[int, int], task: str, shape: Shape) -> list
             area *= 4
         layers += [_conv(area, a, b, 1) for a, b in itertools.pairwise((ups[-1], *flats))]
         layers.append(_conv(area, flats[-1], channels, 1, False))
+    else:
+        layers += budget_modern.head(s, task, shape.head, shape.head_width, picture, grid)
     # The answer in float32, normalised where it is a direction.
-    full = n * s.patch**2 * channels
-    layers.append(_Layer(0, wide=full * (2 if task == "normal" else 1)))
+    full = picture[0] * picture[1] * channels // (16 if task in POSES else 1)
+    layers.append(Layer(0, wide=full * (2 if task == "normal" else 1)))
     return layers
 
 
-def _linear(tokens: int, inside: int, outside: int) -> _Layer:
-    return _Layer(2 * tokens * inside * outside, narrow=tokens * inside, largest=tokens * max(inside, outside))
-
-
-def _norm(tokens: int, dim: int) -> _Layer:
-    return _Layer(0, wide=tokens * (dim + 2), largest=tokens * dim)
-
-
-def _block(tokens: int, dim: int, heads: int, first: int = 0) -> _Layer:
+def _block(tokens: int, dim: int, heads: int, first: int = 0) -> Layer:
     """A pre-norm block whose tokens from ``first`` on are carried on."""
     out = tokens - first
     flops = 2 * dim * dim * (3 * tokens + 9 * out) + 4 * dim * tokens * out
     # Kept: the two norms' inputs (the first is the block's own) with mean and deviation, the softmax's sums; qkv's input
     # and output, attention's output, the MLP's input, and both sides of GELU.
     wide = 2 * tokens + out * (dim + 2 + heads)
-    return _Layer(flops, tokens * dim, wide, 4 * tokens * dim + 10 * out * dim, 4 * out * dim, block=True)
+    return Layer(flops, tokens * dim, wide, 4 * tokens * dim + 10 * out * dim, 4 * out * dim, block=True)
 
 
-def _cross_block(queries: int, seen: int, dim: int, heads: int) -> _Layer:
+def _cross_block(queries: int, seen: int, dim: int, heads: int) -> Layer:
     flops = 2 * dim * dim * (10 * queries + 2 * seen) + 4 * dim * queries * seen
     wide = 2 * queries + queries * (dim + 2 + heads)
-    return _Layer(flops, queries * dim, wide, 2 * seen * dim + 12 * queries * dim, 4 * queries * dim, block=True)
+    return Layer(flops, queries * dim, wide, 2 * seen * dim + 12 * queries * dim, 4 * queries * dim, block=True)
 
 
-def _conv(area: int, inside: int, outside: int, taps: int, activated: bool = True, out_area: int = 0) -> _Layer:
+def _conv(area: int, inside: int, outside: int, taps: int, activated: bool = True, out_area: int = 0) -> Layer:
     """Convolution over ``area`` places, then a norm and SiLU where ``activated``: their inputs are kept."""
     out = (out_area or area) * outside
-    return _Layer(
+    return Layer(
         2 * area * inside * outside * taps,
         narrow=area * inside + (2 * out if activated else 0),
         largest=max(area * inside, out),

@@ -59,7 +59,9 @@ class Kept:
         """Write the weights to use: the averaged ones where there are any."""
         gathered = Gathered(writes)
         for name, value in (self.model.state_dict() | self.average.weights).items():
-            gathered.add(f"model.{name}", value)
+            # What only training needs (training/distil.py) is no part of the result.
+            if not name.startswith("aid."):
+                gathered.add(f"model.{name}", value)
         if writes:
             write(path, gathered.tensors, state)
 

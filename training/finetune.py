@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from manifests.errors import InputError
-from training import data, loop, official, official_heads, schedule, team
+from training import checkpoint, data, loop, official, official_heads, schedule, team
 from training.backbones import SIZES
 from training.budget import Budget, Shape, budget
+from training.distil import Lesson, teacher_of
 from training.fit import fitted
 from training.heads import DenseModel, stride_of
 from training.loader import Copied
@@ -30,7 +31,9 @@ def finetune(run: Path, settings: Finetune) -> Path:
     check_grid(*seen_by(settings)[::-1], stride_of(SIZES[settings.model]), f"finetune {settings.name}")
     me = team.join(settings.compute)
     dtype = team.precision(settings.compute, me.device)
-    shape = Shape(head=settings.head, head_width=settings.head_width)
+    shape = Shape(
+        head=settings.head, head_width=settings.head_width, others=tuple(settings.also), seen=settings.encoder_size
+    )
 
     def estimate(batch: int, checkpointing: bool) -> Budget:
         picture = (settings.height, settings.width)
@@ -43,6 +46,10 @@ def finetune(run: Path, settings: Finetune) -> Path:
     torch.manual_seed(settings.seed)
     model = built(settings)
     source = begin(run, settings, model)
+    lesson = None
+    if settings.distil:
+        teacher, _, known = teacher_of(run, settings)
+        lesson, source = Lesson(model, teacher.to(me.device), settings), source + known
     size, how, task = (settings.height, settings.width), settings.augment, settings.task
     others = tuple(settings.also)
     backgrounds = Backgrounds(how.backgrounds) if how.backgrounds else None
@@ -53,6 +60,16 @@ def finetune(run: Path, settings: Finetune) -> Path:
     on_gpu = uniform(rows, me.device) and task in CODED and not others
     sources = DenseSources(task, size, how, backgrounds) if on_gpu else Copied(make)
     order, find = rows.order(settings.seed)
+
+    def batches(steps: range, who: team.Team) -> loop.Arrays:
+        return data.stream(rows, order, find, sources, settings.optim.batch, steps, compute, who)
+
+    if lesson is not None and model.prompt_tokens is not None:
+        # Told once; a run that goes on has it in its checkpoint.
+        token = model.prompt_tokens.requires_grad_(False)
+        if not finished(run, settings):
+            view = sources.view if isinstance(sources, DenseSources) else loop.as_they_are
+            token.copy_(lesson.token(batches, view, loss_of(settings), model, me))
     return loop.run(
         loop.Training(
             folder=run / "finetune" / settings.name,
@@ -63,11 +80,9 @@ def finetune(run: Path, settings: Finetune) -> Path:
             compute=compute,
             schedule=schedule.linear(settings.optim),
             order=order,
-            batches=lambda steps, who: data.stream(
-                rows, order, find, sources, settings.optim.batch, steps, compute, who
-            ),
+            batches=batches,
             view=sources.view if isinstance(sources, DenseSources) else loop.as_they_are,
-            loss_of=loss_of(settings),
+            loss_of=loss_of(settings, lesson),
             flops=estimate(1, False).flops_per_image,
             digest=digest(settings, [*rows.identity, *source], dtype),
         ),
@@ -75,9 +90,12 @@ def finetune(run: Path, settings: Finetune) -> Path:
     )
 
 
-def loss_of(settings: Finetune) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
-    """(model, batch) -> the loss of the task, and of others beside it by their weights."""
+def loss_of(settings: Finetune, lesson: Lesson | None = None) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+    """(model, batch) -> the loss of the task, and of others beside it by their weights, or what a teacher adds."""
     goal = objective(settings.task, settings.loss)
+    if lesson is not None:
+        own = lambda output, target, mask: goal.loss(goal.trained(output), target, mask)  # noqa: E731
+        return lambda module, b: lesson(module, b, own)
     if not settings.also:
         return lambda module, b: goal.loss(goal.trained(module(b["image"])), b["target"], b["mask"])
     goals = {t: objective(t, None) for t in settings.also}
@@ -91,6 +109,12 @@ def loss_of(settings: Finetune) -> Callable[[nn.Module, dict[str, Tensor]], Tens
         return total
 
     return several
+
+
+def finished(run: Path, settings: Finetune) -> bool:
+    """Whether there are weights or checkpoints of this fine-tune already, which hold what a teacher told first."""
+    folder = run / "finetune" / settings.name
+    return (folder / "model.safetensors").exists() or checkpoint.newest(folder / "checkpoints") is not None
 
 
 def seen_by(settings: Finetune) -> tuple[int, int]:

@@ -132,19 +132,24 @@ class DenseModel(nn.Module):
             if grid is None:
                 raise JobError("a point map's scale is told from a grid of fixed size: give the model one")
             self.scale = heads_sapiens2.scale_branch(size.dim, grid, width)
+        # Of training alone (training/distil.py): a map from these features to a teacher's.
+        self.aid: nn.Module | None = None
         # Tokens put before all others (training/distil.py).
         self.prompt_tokens = nn.Parameter(torch.zeros(1, prompts, size.dim)) if prompts else None
 
-    def forward(self, images: Tensor, every: bool = False) -> Any:
+    def forward(self, images: Tensor, every: bool = False, features: bool = False) -> Any:
         """(B, 3, H, W) normalised -> the task's (B, C, H, W): relative depth, unit normals (OpenCV camera frame), logits of
         the foreground or of classes, sRGB albedo, canonical points and their scale (4 channels), or heatmaps
-        (B, K, H / 4, W / 4). ``every``: a dict, task -> that, of all tasks.
+        (B, K, H / 4, W / 4). ``every``: a dict, task -> that, of all tasks. ``features``: that and the final
+        features (B, D, rows, columns), through ``aid`` where there is one.
         """
-        features, last = self.features(images)
+        seen, last = self.features(images)
+        mine = self._finished(self.task, self.head, seen, last, images)
+        if features:
+            return mine, last if self.aid is None else self.aid(last)
         if not every:
-            return self._finished(self.task, self.head, features, last, images)
-        found = {self.task: self._finished(self.task, self.head, features, last, images)}
-        return found | {t: self._finished(t, h, features, last, images) for t, h in self.others.items()}
+            return mine
+        return {self.task: mine} | {t: self._finished(t, h, seen, last, images) for t, h in self.others.items()}
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What heads take, (B, C, rows, columns), and the final features alone (B, D, rows, columns)."""

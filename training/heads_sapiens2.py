@@ -91,18 +91,19 @@ def fitted(y: Tensor, images: Tensor) -> Tensor:
     return y
 
 
+Widths = tuple[tuple[int, ...], tuple[int, ...]]
 # (channels after each doubling, channels of the flat convolutions) of the models up to 1B, and of the 5B.
-SHUFFLES = {
+SHUFFLES: dict[str, tuple[Widths, Widths]] = {
     "pointmap": (((1536, 768, 512, 256), (64, 32, 16)), ((1536, 768, 768, 768), (128, 64, 32))),
     "normal": (((768, 512, 256, 128), (64, 32, 16)), ((1536, 768, 512, 256), (128, 64, 32))),
 }
-PARTS = ((512, 256, 128, 64), (64, 64))
+PARTS: Widths = ((512, 256, 128, 64), (64, 64))
 # Pose of the 1B, and of the others.
-POSE = (((1536, 1024), (768, 512, 256)), ((1024, 768), (512, 512, 256)))
+POSE: tuple[Widths, Widths] = (((1536, 1024), (768, 512, 256)), ((1024, 768), (512, 512, 256)))
 SCALE = ((1536, 512, 128), (512, 128))
 
 
-def widths(task: str, dim: int, width: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def widths(task: str, dim: int, width: int = 0) -> Widths:
     """The published widths of ``task``'s head on an encoder of ``dim``; ``width``: scaled so that the widest has so many."""
     if task.startswith("parts"):
         found = PARTS
@@ -122,6 +123,7 @@ def scaled(values: tuple[int, ...], width: int, widest: int) -> tuple[int, ...]:
 
 def scale_branch(dim: int, grid: tuple[int, int], width: int = 0) -> ScaleBranch:
     """The published branch, or one whose widest layer has ``width`` channels."""
+    convs: tuple[int, ...]
     convs, hidden = SCALE
     if width:
         convs, two = scaled(convs, width, convs[0]), scaled(hidden, width, hidden[0])

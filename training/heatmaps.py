@@ -100,12 +100,12 @@ class _Mean(torch.autograd.Function):
     AMPLITUDE = 2.0
 
     @staticmethod
-    def forward(ctx, p: Tensor, places: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx, p: Tensor, places: Tensor) -> Tensor:
         mean = (p * places).sum(dim=-1)
         ctx.save_for_backward(mean, places)
         return mean
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+    def backward(ctx, gradient: Tensor):
         mean, places = ctx.saved_tensors
         return _Mean.AMPLITUDE * gradient[..., None] * (places - mean[..., None]).sign(), None

@@ -39,6 +39,7 @@ class Training:
     ``groups``: model -> AdamW groups, each with its own `scale` of the learning rate. ``schedule``: step -> share of
     ``optim.lr``. ``batches``: (steps, this worker) -> its part of each batch. ``view``: what the device still has to make
     of it. ``loss_of``: (model, batch) -> a scalar that is a mean over pictures. ``flops``: of one picture.
+    ``after``: (model, this worker), once the weights of a step are in place.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Training:
     loss_of: Callable[[nn.Module, dict[str, Tensor]], Tensor]
     flops: int
     digest: dict[str, Any]
+    after: Callable[[nn.Module, Team], None] | None = None
 
 
 def as_they_are(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -104,6 +106,8 @@ def run(t: Training, me: Team) -> Path:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             kept.average.update(t.model, step, bad)
+            if t.after is not None:
+                t.after(t.model, me)
             now = time.perf_counter()
             due = journal.step(step, loss, lr, t.optim.batch, now - started, waited)
             started = now

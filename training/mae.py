@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.modern import ModernEncoder
 from training.vit import (
     Block,
     CrossBlock,
@@ -29,7 +30,8 @@ class MaskedAutoencoder(nn.Module):
 
     ``cross``: the decoder's masked tokens look at seen ones only (CrossMAE), ``predict``: share of the masked patches that
     are predicted; both cheapen the decoder, which is 40 % of the work of Sapiens 0.3B at 1024 px. ``grid``: keep
-    positions as frozen weights, as official checkpoints do; None = computed.
+    positions as frozen weights, as official checkpoints do; None = computed. ``inner``: an encoder of another kind, made
+    already (training/modern.py).
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class MaskedAutoencoder(nn.Module):
         predict: float = 1.0,
         grid: tuple[int, int] | None = None,
         eps: float = 1e-6,
+        inner: Encoder | ModernEncoder | None = None,
     ) -> None:
         super().__init__()
         self.mask_ratio, self.predict, self.cross, self.grid = mask_ratio, predict, cross, grid
         self.checkpointing = False
-        self.encoder = Encoder(size, grid, cls_token=True, eps=eps)
+        self.encoder: Encoder | ModernEncoder = inner or Encoder(size, grid, cls_token=True, eps=eps)
         self.to_decoder = nn.Linear(size.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.position_tokens = None
@@ -72,16 +75,25 @@ class MaskedAutoencoder(nn.Module):
         Returns the loss (scalar: mean squared error on predicted patches, each normalised by its own mean and variance)
         and the prediction (B, M, 3 P P) of the patches that come next in ``order``.
         """
+        patches = patchify(images, self.encoder.size.patch)
+        encoded = self.encoder(images, order[:, : self.seen(order)], patches=patches)[-1]
+        return self.reconstruct(encoded, images, patches, order)
+
+    def seen(self, order: Tensor) -> int:
+        """How many patches of ``order`` (B, N) are seen."""
+        return counts(order.shape[1], self.mask_ratio, self.predict)[0]
+
+    def reconstruct(self, encoded: Tensor, images: Tensor, patches: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's half of ``forward``. ``encoded``: (B, T, D), the seen patches last; ``patches``: (B, N, 3 P P)."""
         patch = self.encoder.size.patch
         seen, predicted = counts(order.shape[1], self.mask_ratio, self.predict)
         masked = order[:, seen : seen + predicted]
-        patches = patchify(images, patch)
-        visible = self.to_decoder(self.encoder(images, order[:, :seen], patches=patches)[-1])
+        visible = self.to_decoder(encoded)
         grid = (images.shape[2] // patch, images.shape[3] // patch)
         cls_place, places = self.places(grid, images.device)
         x = self.mask_token + F.embedding(masked, places)
         at = F.embedding(order[:, :seen], places)
-        visible = visible + torch.cat([cls_place.expand(at.shape[0], -1, -1), at], dim=1)
+        visible = visible + torch.cat([cls_place.expand(at.shape[0], visible.shape[1] - seen, -1), at], dim=1)
         x = self.decode(visible, x)
         prediction = self.head(self.norm(x)).float()
         return F.mse_loss(prediction, normalised(gather(patches, masked).float())), prediction

@@ -259,7 +259,7 @@ class ModernEncoder(nn.Module):
             x = x if keep is None else gather(x, keep)
         else:
             x = self.embed.projection(patches if keep is None else gather(patches, keep))
-        cls = self.embed.cls_token
+        cls: Tensor = self.embed.cls_token
         stored = self.embed.position_tokens
         if stored is not None:
             assert self.grid is not None

@@ -181,7 +181,8 @@ def _positions(stored: Tensor | None, extra: int, encoder: Encoder | ModernEncod
         stored, extra = sincos(encoder.grid, encoder.size.dim), 0
     patches = stored[:, extra:]
     if patches.shape[1] != math.prod(encoder.grid):
-        patches = resize_positions(patches, _grid_of(patches.shape[1]), encoder.grid)
+        smooth = getattr(encoder.size, "antialias", False)
+        patches = resize_positions(patches, _grid_of(patches.shape[1]), encoder.grid, smooth)
     cls = stored[:, :extra] if extra else torch.zeros_like(stored[:, :1])
     return torch.cat([cls[:, :kept], patches], dim=1)
 

@@ -43,7 +43,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
         if not parameter.requires_grad:
             continue
         layer = depth + 1
-        if name.startswith("encoder.embed"):
+        if name.startswith(("encoder.embed", "encoder.windows")):
             layer = 0
         elif name.startswith("encoder.blocks."):
             layer = int(name.split(".")[2]) + 1

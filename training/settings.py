@@ -192,6 +192,11 @@ def read(run: Path) -> dict[str, Any]:
     }
 
 
+def build_finetune(tree: dict[str, Any]) -> Finetune:
+    """One fine-tune's settings from a plain tree. Raises JobError."""
+    return _build(Finetune, tree)
+
+
 def _build(kind: type, tree: dict[str, Any] | None) -> Any:
     if tree is None:
         return None

@@ -8,6 +8,7 @@ Legend: B batch, (H, W) the stored picture, (h, w) the model's size.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from manifests import codecs, photo
 from manifests.errors import InputError, PhotoError
-from training import people, photometric, truth, views, warp
-from training.settings import Augment
+from training import masks, people, photometric, truth, views, warp
+from training.settings import Augment, Distilled
 
 # ImageNet's, as Sapiens normalises (0..255).
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -219,6 +220,34 @@ def pretrain_sample(
     cut, drawn["look"] = reduced(rgb, drawn["warp"], size)
     image = picture_view(one({"p": channels_first(cut)})["p"], one(drawn), size)
     return {"image": image[0].numpy(), "order": rng.permutation(patches)}
+
+
+def distilled_sample(
+    rgb: np.ndarray,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    grid: tuple[int, int],
+    how: Augment,
+    ratio: float,
+    views_: Distilled,
+) -> dict[str, np.ndarray]:
+    """{"image": (2, 3, h, w) large views, "order": (2, N) int64, "small": (S, 3, h', w') small views} of a picture (H, W, 3) uint8.
+
+    Large views keep their colours; small ones are also changed as far as ``how`` says (sapiens.md 2.4).
+    """
+    colours: dict[str, Any] = dict.fromkeys(
+        ("brightness", "contrast", "saturation", "hue_deg", "grey", "blur", "noise", "jpeg"), 0.0
+    )
+    plain = dataclasses.replace(how, crop=views_.global_scale, **colours)
+    changed = dataclasses.replace(how, crop=views_.local_scale)
+    large = [pretrain_sample(rgb, rng, size, 1, plain)["image"] for _ in range(2)]
+    place = (views_.local_height, views_.local_width)
+    small = [pretrain_sample(rgb, rng, place, 1, changed)["image"] for _ in range(views_.locals)]
+    return {
+        "image": np.stack(large),
+        "order": np.stack([masks.order(rng, grid, ratio, views_.block_share) for _ in range(2)]),
+        "small": np.stack(small) if small else np.zeros((0, 3, *place), np.float32),
+    }
 
 
 def channels_first(picture: np.ndarray) -> np.ndarray:

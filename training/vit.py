@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -179,7 +180,7 @@ class Encoder(nn.Module):
         return stored[:, :extra], resize_positions(stored[:, extra:], self.grid, grid)
 
 
-def through(block: nn.Module, checkpointing: bool, *inputs: Any) -> Tensor:
+def through(block: Callable[..., Tensor], checkpointing: bool, *inputs: Any) -> Tensor:
     """``block(*inputs)``, keeping for the backward pass only ``inputs`` where ``checkpointing`` is asked for."""
     if checkpointing and torch.is_grad_enabled():
         # Nothing random happens inside blocks: the state of generators need not be kept.

@@ -26,9 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from training import budget, checkpoint, vit  # noqa: E402
+from training.backbones import SIZES, encoder  # noqa: E402
 from training.guard import Average, Guard  # noqa: E402
 from training.heads import DenseModel  # noqa: E402
 from training.mae import MaskedAutoencoder  # noqa: E402
+from training.modern import Modern  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 # An H100's or H200's datasheet, dense; what it reaches is measured below.
@@ -45,10 +47,22 @@ GPU_ROWS = [
     ("0.6B normals, light head", "0.6b", "normal", (1024, 768), (16, 8, 4), budget.Shape()),
     ("1B normals, light head", "1b", "normal", (1024, 768), (12, 8, 4, 2), budget.Shape()),
     ("2B normals, light head", "2b", "normal", (1024, 768), (6, 4, 2, 1), budget.Shape()),
+    ("Sapiens2 0.4B normals, its head", "sapiens2-0.4b", "normal", (1024, 768), (16, 12, 8, 4, 2), budget.Shape(head="sapiens2", head_width=0)),
+    ("Sapiens2 0.4B normals, light head", "sapiens2-0.4b", "normal", (1024, 768), (24, 16, 8, 4), budget.Shape()),
+    ("Sapiens2 1B normals, its head", "sapiens2-1b", "normal", (1024, 768), (8, 6, 4, 2, 1), budget.Shape(head="sapiens2", head_width=0)),
+    ("Sapiens2 0.4B MAE", "sapiens2-0.4b", "mae", (1024, 768), (64, 48, 32, 16), budget.Shape()),
 ]  # fmt: skip
 CPU_ROWS = [
     ("tiny MAE", "tiny", "mae", (64, 64), (4,), budget.Shape(decoder_dim=96, decoder_depth=2)),
     ("tiny normals, light head", "tiny", "normal", (64, 48), (2,), budget.Shape(head_width=32)),
+    (
+        "Sapiens2 tiny normals, its head",
+        "sapiens2-tiny",
+        "normal",
+        (64, 48),
+        (2,),
+        budget.Shape(head="sapiens2", head_width=32),
+    ),
 ]
 
 
@@ -85,16 +99,18 @@ def timed(run: Any, device: torch.device, count: int) -> list[float]:
 
 def build(size: str, task: str, shape: budget.Shape) -> torch.nn.Module:
     """The model of a row."""
+    s = SIZES[size]
     if task == "mae":
         return MaskedAutoencoder(
-            vit.SIZES[size],
+            s,
             shape.decoder_dim,
             shape.decoder_depth,
             shape.mask_ratio,
             cross=shape.cross,
             predict=shape.predict,
+            inner=encoder(s) if isinstance(s, Modern) else None,
         )
-    return DenseModel(vit.SIZES[size], task, shape.head_width, head=shape.head)
+    return DenseModel(s, task, shape.head_width, head=shape.head)
 
 
 class Trial:
@@ -111,7 +127,7 @@ class Trial:
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         rng = torch.Generator().manual_seed(0)
         self.images = torch.randn(batch, 3, height, width, generator=rng).to(device)
-        patches = height * width // vit.SIZES[size].patch ** 2
+        patches = height * width // SIZES[size].patch ** 2
         self.order = torch.rand(batch, patches, generator=rng).argsort(dim=1).to(device)
         self.target = torch.nn.functional.normalize(self.images, dim=1)
 

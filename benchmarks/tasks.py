@@ -1,0 +1,115 @@
+"""Every task against guesses that never look at the picture, on held-out identities, with 95 % intervals over identities.
+
+The pictures are this repository's own renders (`--data`, else rendered first: 240 of 60 people at 96x128 with albedo). A tiny
+model with a narrow head is trained for each task from random weights for STEPS steps of 8 pictures of 48x64. What does not
+beat the best guess is printed first. The last line is the geometric mean over tasks of the guess's error over the model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from manifests.job import check  # noqa: E402
+from pipeline.road import prepare  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results.jsonl"
+STEPS, BATCH, SEED = 150, 8, 0
+SIZE = {"width": 48, "height": 64, "head_width": 32}
+# task: (learning rate, head).
+TASKS = {
+    "depth": (2e-3, "light"), "normal": (2e-3, "light"), "foreground": (8e-3, "light"), "parts": (4e-3, "light"),
+    "pose17": (2e-3, "sapiens2"), "pose308": (2e-3, "sapiens2"), "pointmap": (2e-3, "light"), "albedo": (2e-3, "light"),
+}  # fmt: skip
+
+
+def rendered(scratch: Path) -> Path:
+    """The dataset folder of 240 pictures of 60 people."""
+    stage = {
+        "samples": 240, "samples_per_task": 10, "width": 96, "height": 128, "seed": 7, "people_seed": 7, "extras": ["albedo"],
+        "assets": [{"source": "anny", "count": 60}], "splits": {"train": 0.7, "val": 0.0, "test": 0.3},
+        "engine": {"samples": 8, "denoiser": "fast"},
+        # One silhouette pixel may be 0.1 % of a figure this small.
+        "verify_limits": {"opaque_share": 0.97},
+    }  # fmt: skip
+    job = scratch / "people.yaml"
+    job.write_text(yaml.safe_dump({"name": "people", "runs": str(scratch), "render": stage}))
+    subprocess.run([sys.executable, "-m", "pipeline.cli", "render", str(job)], cwd=ROOT, check=True)
+    return scratch / "people" / "render"
+
+
+def stage(task: str, data: Path, steps: int, **more: Any) -> dict[str, Any]:
+    """A fine-tune's section of a job."""
+    rate, head = TASKS[task]
+    optim = {"steps": steps, "batch": BATCH, "lr": rate, "warmup_steps": max(1, steps // 10), "weight_decay": 0.1,
+             "checkpoint_every": steps}  # fmt: skip
+    return {"name": task, "task": task, "init": "random", "head": head, "data": [str(data)], "seed": SEED, "optim": optim,
+            "compute": {"gpu": "no"}, **SIZE, **more}  # fmt: skip
+
+
+def evaluated(folder: Path, name: str, stages: list[dict[str, Any]], data: Path) -> dict[str, Any]:
+    """Train and judge; returns metrics.json."""
+    asked = {"name": name, "runs": str(folder), "finetune": stages, "evaluate": {"data": [str(data)], "split": "test"}}
+    run = prepare(check(asked), ROOT)
+    subprocess.run([sys.executable, "-m", "training", str(run)], cwd=ROOT, check=True)
+    return dict(json.loads((run / "evaluate/metrics.json").read_text()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a rendered dataset; without it one is rendered")
+    parser.add_argument("--out", type=Path, help="keep the run here")
+    parser.add_argument("--only", nargs="*", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    given = parser.parse_args()
+    os.environ["PYTHONPATH"] = str(ROOT)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = (given.data or rendered(Path(scratch))).resolve()
+        stages = [stage(t, data, given.steps) for t in given.only]
+        found = evaluated(given.out or Path(scratch), "tasks", stages, data)
+    rows = []
+    for task, entry in found.items():
+        headline, best = entry["headline"], entry["best_trivial"]
+        mine, theirs = entry["model"]["per_image"][headline], entry["trivial"][best]["per_image"][headline]
+        low, high = entry["difference_interval"]
+        verdict = "beats" if high < 0 else "DOES NOT BEAT" if entry["difference"] >= 0 else "is not surely better than"
+        more = {k: round(v, 4) for k, v in entry["model"]["pooled"].items()}
+        rows.append({"task": task, "measure": headline, "model": mine, "best": best, "trivial": theirs, "verdict": verdict,
+                     "difference": [entry["difference"], low, high], "wins": entry["wins"], "pictures": entry["samples"],
+                     "identities": entry["identities"], "pooled": more})  # fmt: skip
+    for row in sorted(rows, key=lambda r: -r["difference"][2]):
+        gain, low, high = row["difference"]
+        print(
+            f"{row['task']:<11}{row['measure']:<9}{row['model']:.4f} {row['verdict']} {row['best']} ({row['trivial']:.4f}): "
+            f"{gain:+.4f} [{low:+.4f}, {high:+.4f}], better on {row['wins']} of {row['pictures']} pictures"
+        )
+    ratio = float(np.exp(np.mean([np.log(r["trivial"] / r["model"]) for r in rows])))
+    record = {
+        "benchmark": "tasks", "ratio": round(ratio, 3), "steps": given.steps, "batch": BATCH, "tasks": rows,
+        "seconds": round(time.monotonic() - started), "cpu": platform.machine(), "cores": os.cpu_count(),
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }  # fmt: skip
+    if given.only == list(TASKS) and given.steps == STEPS:
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    print(f"ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
