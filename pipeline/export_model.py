@@ -104,13 +104,23 @@ def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[
         told[name] = (
             f"{task} of any batch of `{NAME}` (B, 3, {height}, {width}) float32, 0 to 255; equals torch within {worst:.1e}"
         )
-    if "safetensors" in wanted or "huggingface" in wanted:
+    theirs = hub_model.sapiens2(model.model, height, width) if "huggingface" in wanted else None
+    if theirs is not None:
+        config, tensors = theirs
+        _save(folder / "model.safetensors", tensors, {})
+        _json(folder / "config.json", config)
+        _json(folder / "preprocessor_config.json", hub_model.preprocessor(height, width))
+        told["model.safetensors"] = "weights under Sapiens2's names"
+        told["config.json"] = (
+            f"`transformers.AutoModel` opens the encoder; as a whole it is `{config['architectures'][0]}`"
+        )
+    elif "safetensors" in wanted or "huggingface" in wanted:
         told["model.safetensors"] = (
             "weights under this trainer's names; `training.predictor.Predictor` reads a run's own file"
         )
         plain = {k: v.contiguous() for k, v in model.model.state_dict().items()}
         _save(folder / "model.safetensors", plain, {"settings": json.dumps(fields)})
-    if "huggingface" in wanted:
+    if theirs is None and "huggingface" in wanted:
         told["config.json"] = (
             "settings; transformers has no such architecture, so that AutoModel does not open it: use the ONNX file"
         )
@@ -129,21 +139,29 @@ def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[
 def autoencoder(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[str] | None) -> dict[str, Any]:
     """Files of a pre-trained autoencoder in ``folder``; what its card must say. Raises JobError."""
     from pipeline import hub_model
+    from training import keymaps_modern, official
+    from training.backbones import SIZES
 
     if not fields:
         raise InputError(f"checkpoint {checkpoint}: its header says nothing; give a file that this trainer wrote")
     if "onnx" in (formats or ()):
         raise JobError("--format onnx: a masked autoencoder has no map to give; fine-tune it first")
-    config, tensors = hub_model.vitmae(checkpoint, fields)
+    size = SIZES[fields["model"]]
+    config = hub_model.sapiens2_config(size, fields["height"], fields["width"])
+    if config is not None:
+        config["architectures"] = ["Sapiens2Model"]
+        tensors = official.export(checkpoint, keymaps_modern.SAPIENS2)
+    else:
+        config, tensors = hub_model.vitmae(checkpoint, fields)
     _save(folder / "model.safetensors", tensors, {})
-    told = {"model.safetensors": "weights under transformers' names for ViTMAE"}
+    kind = config["model_type"]
+    told = {"model.safetensors": f"weights under the names that transformers' {kind} knows"}
     if formats is None or "huggingface" in formats:
         _json(folder / "config.json", config)
         _json(folder / "preprocessor_config.json", hub_model.preprocessor(fields["height"], fields["width"]))
         square = fields["height"] == fields["width"]
-        told["config.json"] = "`transformers.AutoModel` opens the encoder" + (
-            ", `AutoModelForPreTraining` the whole" if square else " (its decoder knows square pictures alone)"
-        )
+        whole = ", `AutoModelForPreTraining` the whole" if square else " (its decoder knows square pictures alone)"
+        told["config.json"] = "`transformers.AutoModel` opens the encoder" + (whole if kind == "vit_mae" else "")
     return {
         "title": f"masked autoencoder ({fields['model']})",
         "task": "feature-extraction",

@@ -19,7 +19,7 @@ from pipeline import report, scaling, sweep
 from tests import runs, samples
 from training import data
 
-SIZES, MODELS, SEEDS = [4, 8, 16], ["tiny", "small"], [0, 1, 2]
+SIZES, MODELS, SEEDS = [4, 8, 16], ["sapiens2-tiny", "tiny"], [0, 1, 2]
 
 
 def made(sizes, scale: float, exponent: float, floor: float = 0.0, noise: float = 0.0, parameters: int = 10**6):
@@ -142,7 +142,7 @@ def test_a_killed_study_goes_on_and_draws_its_law(tmp_path):
     assert {(p["samples"], p["model"], p["seed"]) for p in content["points"]} == {
         (n, m, s) for n in SIZES for m in MODELS for s in SEEDS
     }
-    assert [law["model"] for law in content["laws"]] == ["small", "tiny"]
+    assert [law["model"] for law in content["laws"]] == MODELS
     assert all(law["intervals"]["exponent"] for law in content["laws"])
     assert content["joint"]["data"]["exponent"]
     for point in content["points"]:

@@ -17,11 +17,13 @@ from torch import Tensor
 from manifests import codecs
 from manifests.errors import MaquetteError
 from training import checkpoint, data
+from training.backbones import SIZES
 from training.judges import prepared
 from training.mae import MaskedAutoencoder, counts
+from training.pretrain import built
 from training.settings import Finetune, Pretrain
 from training.transforms import MEAN, STD
-from training.vit import SIZES, Attention, Encoder, gather, patchify
+from training.vit import Attention, Encoder, gather, patchify
 
 RATIOS = (0.75, 0.85, 0.9, 0.95)
 PICTURES = 4
@@ -37,11 +39,8 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     shown = [codecs.decode_image(rows[i][1]["image"]["bytes"]) for i in _spread(len(rows))]
     weights = run / "pretrain/model.safetensors"
-    if pretrain is not None and getattr(pretrain, "objective", "mae") == "mae" and weights.is_file():
-        model = MaskedAutoencoder(
-            SIZES[pretrain.model], pretrain.decoder_dim, pretrain.decoder_depth, pretrain.mask_ratio,
-            cross=pretrain.decoder == "cross",
-        )  # fmt: skip
+    if pretrain is not None and pretrain.objective == "mae" and weights.is_file():
+        model = built(pretrain, SIZES[pretrain.model])
         checkpoint.load_weights(weights, model)
         size = (pretrain.height, pretrain.width)
         _write(folder / "reconstruction.png", [reconstructions(model.eval(), p, size, RATIOS) for p in shown])
