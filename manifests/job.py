@@ -17,7 +17,7 @@ from pydantic import Field
 from manifests.assets import SOURCE_NAMES, SOURCES, AnnySource, AssetSource
 from manifests.curation import CurateStage
 from manifests.errors import InputError, JobError
-from manifests.job_training import EvaluateStage, FinetuneStage, PretrainStage
+from manifests.job_training import EvaluateStage, FinetuneStage, PretrainStage, SweepStage
 from manifests.model import Model
 from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share, SplitShares
 
@@ -104,6 +104,7 @@ class Job(Model):
     pretrain: PretrainStage | None = None
     finetune: list[FinetuneStage] = Field([])
     evaluate: EvaluateStage | None = None
+    sweep: SweepStage | None = None
     report: ReportStage | None = None
 
     @pydantic.model_validator(mode="after")
@@ -111,6 +112,8 @@ class Job(Model):
         names = [f.name for f in self.finetune]
         if len(set(names)) != len(names):
             raise ValueError("finetune names must be unique")
+        if self.sweep and self.sweep.base not in names:
+            raise ValueError(f"sweep.base {self.sweep.base} is no fine-tune; the job has {', '.join(names) or 'none'}")
         return self
 
     @property

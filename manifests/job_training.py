@@ -173,6 +173,9 @@ class FinetuneStage(Model):
     also: dict[Task, float] = Field({}, description="further tasks, a head each, and the weights of their losses")
     data: list[str] = Field(["render"], min_length=1)
     weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
+    samples: int | None = Field(
+        None, ge=1, description="of the training rows, so many, drawn by the seed; more hold fewer; default all"
+    )
     init: str = Field("pretrain", description="`pretrain`, `random`, or a checkpoint file")
     model: Backbone = "tiny"
     width: int = Field(96, ge=16)
@@ -221,6 +224,41 @@ class EvaluateStage(Model):
     )
     bootstrap: int = Field(1000, ge=0, description="resamplings of identities for the 95 % intervals")
     seed: int = 0
+
+
+class Power(Model):
+    """What a sweep's energy is estimated by; nothing is measured at the wall."""
+
+    cpu_core_w: float = Field(8.0, ge=0, description="of a busy core, its share of memory and board included")
+    gpu_w: float = Field(700.0, ge=0, description="of a GPU in use, whatever its load: H100 and H200 are rated so")
+    overhead: float = Field(1.2, ge=1, description="cooling and conversion: power usage effectiveness of the place")
+
+
+class SweepStage(Model):
+    """A scaling study: one fine-tune over sizes of data, sizes of model, sources and seeds, each judged alike."""
+
+    base: str = Field(description="name of the fine-tune that is varied")
+    samples: list[int] = Field(min_length=1, description="training rows of each step")
+    models: list[Backbone] | None = Field(None, min_length=1, description="default: the base's")
+    sources: dict[str, list[str]] | None = Field(
+        None, min_length=1, description="name: stages of this run or dataset folders; default: the base's data"
+    )
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    init: Literal["random", "base"] = Field(
+        "random", description="base: as the base's `init` says, for all sizes alike"
+    )
+    bootstrap: int = Field(1000, ge=0, description="resamplings of seeds and held-out people for the intervals")
+    power: Power = Power()
+
+    @pydantic.model_validator(mode="after")
+    def _distinct(self) -> SweepStage:
+        for name in ("samples", "models", "seeds"):
+            values = getattr(self, name) or []
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} holds a value twice: {values}")
+        if min(self.samples) < 1:
+            raise ValueError(f"samples must be 1 or more, got {min(self.samples)}")
+        return self
 
 
 _POSE: tuple[Loss, ...] = ("udp", "ohkm", "integral")

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from manifests import job as jobs
 from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, InputError, JobError, MaquetteError
-from pipeline import assets, curate_commands, data_commands, model_commands, people
+from pipeline import assets, curate_commands, data_commands, export_model, model_commands, people, predict_commands
 from pipeline.progress import console
 
 app = typer.Typer(
@@ -108,6 +108,14 @@ def train(
 
 
 @app.command()
+def sweep(job: JobPath, overrides: Overrides = None, address: Address = None) -> None:
+    """Run a job's scaling study: data size x model size x source x seeds in parallel, fitted; the same command goes on."""
+    from pipeline import sweep as study
+
+    raise typer.Exit(study.sweep(jobs.load(job, overrides), job.resolve().parent, address))
+
+
+@app.command()
 def plan(job: JobPath, overrides: Overrides = None) -> None:
     """Print what would run, with counts, bytes and time, and run nothing."""
     from pipeline import estimate
@@ -139,7 +147,13 @@ def doctor() -> None:
     raise typer.Exit(checks.main([]))
 
 
-for command in (*curate_commands.COMMANDS, *data_commands.COMMANDS, *model_commands.COMMANDS):
+for command in (
+    *curate_commands.COMMANDS,
+    *data_commands.COMMANDS,
+    *model_commands.COMMANDS,
+    *predict_commands.COMMANDS,
+    *export_model.COMMANDS,
+):
     app.command()(command)
 
 

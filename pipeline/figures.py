@@ -106,6 +106,35 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     return _svg(figure, f"curve: {y} over {x}")
 
 
+def laws(series: Mapping[str, tuple[Sequence[tuple[float, float]], Any]], x: str, y: str) -> str:
+    """SVG of measured points, and of the power law through each series with the band of its interval, both axes logarithmic.
+
+    ``series``: name -> ((x, y) points, the law's `scale`, `exponent`, `floor` and `band` of (x, low, high), or None).
+    """
+    figure, axes = _new()
+    for (name, (points, law)), colour in zip(series.items(), SERIES * len(series)):
+        at, values = np.array(points, float).T
+        axes.plot(at, values, "o", color=colour, markersize=3.5, alpha=0.7, label=name)
+        if law is not None:
+            grid = np.geomspace(at.min(), at.max(), 40)
+            axes.plot(grid, law["floor"] + law["scale"] * grid ** -law["exponent"], color=colour, linewidth=1.4)
+            if law["band"]:
+                places, low, high = np.array(law["band"]).T
+                axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    every = np.concatenate([np.array(p, float) for p, _ in series.values()])
+    sizes = sorted(set(every[:, 0]))
+    axes.set_xticks(sizes, [f"{s:g}" for s in sizes])
+    ticks = np.geomspace(every[:, 1].min(), every[:, 1].max(), 4)
+    axes.set_yticks(ticks, [f"{t:.3g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.legend()
+    return _svg(figure, f"power law: {y} over {x}")
+
+
 def smooth(values: np.ndarray, window: int = 0) -> np.ndarray:
     """Centred running mean, (N,) float; ``window`` 0: a twentieth of the length. Edges average what they have."""
     width = window or max(1, len(values) // 20)

@@ -17,7 +17,8 @@ from manifests.job import Job, RenderStage, ReportStage, load
 from pipeline import figures, progress
 from pipeline.report_curate import curate_section
 from pipeline.report_render import render_section, rights_table
-from pipeline.report_train import metrics_section, read_jsonl, training_section
+from pipeline.report_sweep import sweep_section
+from pipeline.report_train import looks_section, metrics_section, read_jsonl, training_section
 
 HERE = Path(__file__).parent
 SECTIONS = (
@@ -27,6 +28,8 @@ SECTIONS = (
     ("curation", "Curation", "curate"),
     ("training", "Training", "training"),
     ("evaluation", "Evaluation", "metrics"),
+    ("looks", "What it looks at", "looks"),
+    ("scaling", "Scaling", "scaling"),
     ("rights", "Rights", "rights"),
     ("biases", "Biases", "biases"),
     ("warnings", "Warnings", "warnings"),
@@ -77,6 +80,8 @@ def gather(run: Path) -> dict[str, Any]:
         "curate": curate_section(run / "curate", settings.rejected),
         "training": training_section(run),
         "metrics": metrics_section(run),
+        "scaling": sweep_section(run),
+        "looks": looks_section(run),
         "rights": rights_table(folders),
     }
     content["biases"] = _biases(content)

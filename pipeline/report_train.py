@@ -54,6 +54,16 @@ ALIGNMENTS = {
     "scale_shift_lsq": "after a least-squares scale and shift, per picture",
 }
 MAX_PANELS = 8
+# What the error pictures of training/panels.py mean.
+ERRORS = {
+    "normal": "bright: 60° or more",
+    "depth": "bright: 15 cm or more, after alignment",
+    "pointmap": "bright: 30 cm or more",
+    "foreground": "bright: all of the coverage",
+    "albedo": "bright: 0.3 or more",
+    "parts": "coloured: another class",
+    "parts28": "coloured: another class",
+}
 
 
 def training_section(run: Path) -> list[dict[str, Any]]:
@@ -113,7 +123,8 @@ def metrics_section(run: Path) -> list[dict[str, Any]]:
                 "headline": METRICS[entry["headline"]][0],
                 "breakdown": [_group(g, entry["headline"]) for g in entry["breakdown"]],
                 "panels": _panels(run / "evaluate", name),
-                "panel_title": "Picture, ground truth, prediction",
+                "panel_title": f"Picture, ground truth, prediction, error ({ERRORS.get(entry['task'], 'lines lead to the prediction')})",
+                "worst": _panels(run / "evaluate", name, "worst"),
             }
         )
     return tables
@@ -168,8 +179,21 @@ def _value(row: dict[str, Any], column: str) -> Any:
     return row["per_image"].get(column, row["pooled"].get(column))
 
 
-def _panels(folder: Path, name: str) -> list[str]:
-    return [pictures.png_uri(p.read_bytes()) for p in sorted((folder / "panels" / name).glob("*.png"))[:MAX_PANELS]]
+def looks_section(run: Path) -> dict[str, Any] | None:
+    """What the models look at, and what the autoencoder makes of masked pictures; None where nothing was drawn."""
+    folder = run / "evaluate" / "looks"
+    whole = folder / "reconstruction.png"
+    asked = sorted(folder.glob("attention_*.png"))
+    if not asked and not whole.is_file():
+        return None
+    return {
+        "reconstruction": pictures.png_uri(whole.read_bytes()) if whole.is_file() else None,
+        "attention": [(p.stem.removeprefix("attention_"), pictures.png_uri(p.read_bytes())) for p in asked],
+    }
+
+
+def _panels(folder: Path, name: str, kind: str = "panels") -> list[str]:
+    return [pictures.png_uri(p.read_bytes()) for p in sorted((folder / kind / name).glob("*.png"))[:MAX_PANELS]]
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

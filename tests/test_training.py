@@ -7,16 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
+from manifests import codecs
 from manifests import job as jobs
-from pipeline.report_train import metrics_section
+from pipeline.report_train import looks_section, metrics_section
 from tests import samples
 from tests.conftest import ROOT
-from training import mae, vit
+from training import data, mae, vit
 from training.heads import DenseModel
 from training.schedule import cosine, linear, parameter_groups
 from training.settings import Optim, read
@@ -63,7 +66,18 @@ def test_the_whole_trainer_runs_resumes_and_reports(tmp_path):
     assert set(result["depth"]["model"]["per_image"]) == {"absrel", "rmse", "delta1", "delta2", "delta3"}
     assert pq.read_table(run / "evaluate/depth.parquet").num_rows == 4
     assert len(list((run / "evaluate/panels/normal").glob("*.png"))) == 4
+    assert len(list((run / "evaluate/worst/normal").glob("*.png"))) == 4
+    looks = looks_section(run)
+    assert looks["reconstruction"]
+    assert [name for name, _ in looks["attention"]] == ["depth", "normal"]
     depth, normal = metrics_section(run)
+    assert len(normal["worst"]) == 4
+    angles = pq.read_table(run / "evaluate/normal.parquet")["model/mean_deg"].to_pylist()
+    worst = data.Rows([run / "render"], "test")[int(np.argmax(angles))][1]
+    picture = codecs.decode_image(worst["image"]["bytes"])
+    first = cv2.imread(str(run / "evaluate/worst/normal/00.png"))[..., ::-1]
+    assert first.shape == (128, 4 * 96, 3)
+    assert (first[:, :96] == picture).all()
     assert [r["name"] for r in normal["rows"]] == ["this model", "one direction", "mean normal map"]
     assert "least-squares scale and shift" in depth["alignment"]
     assert normal["alignment"] is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import codecs, photo
@@ -24,11 +25,21 @@ if TYPE_CHECKING:
 class Rows:
     """The rows of several dataset folders of one split (None = all), end to end, or mixed by ``weights``."""
 
-    def __init__(self, folders: list[Path], split: str | None, weights: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        folders: list[Path],
+        split: str | None,
+        weights: list[float] | None = None,
+        few: tuple[int | None, int] = (None, 0),
+    ) -> None:
+        """``few``: (how many of the rows, or None for all; seed of the draw). Raises InputError."""
         self.split, self._weights = split, weights
         if weights is not None and len(weights) != len(folders):
             raise InputError(f"weights: {len(weights)} for {len(folders)} datasets; give one each")
         self.sets = [Dataset(f) if split is None else Dataset(f).filter(split=split) for f in folders]
+        count, seed = few
+        if count is not None:
+            self.sets = drawn(self.sets, count, seed)
         self._ends = np.cumsum([len(d) for d in self.sets])
         if not len(self):
             where = ", ".join(map(str, folders))
@@ -82,6 +93,19 @@ def stream(
     """Yield (this worker's part of each batch, seconds waited) for each step; ``order`` and ``find`` as ``rows.order`` gives."""
     threads = max(1, min(16, compute.cpus - 1)) if compute.cpus else None
     return batches(rows.sets, order, maker, batch, steps, threads, me.rank, me.world, find)
+
+
+def drawn(sets: list[Dataset], count: int, seed: int) -> list[Dataset]:
+    """``count`` rows of all ``sets`` together; of one seed, a larger draw holds the smaller ones. Raises InputError."""
+    marks = {i: hashlib.sha256(f"{seed}/{i}".encode()).digest() for d in sets for i in _names(d)}
+    if count > len(marks):
+        raise InputError(f"samples: {count} of {len(marks)} training rows; render more, or ask for fewer")
+    chosen = pa.array(sorted(marks, key=marks.__getitem__)[:count])
+    return [d.filter(lambda t: pc.is_in(t["sample_id"], chosen)) for d in sets]
+
+
+def _names(dataset: Dataset) -> list[str]:
+    return [str(v) for v in dataset.labels.table["sample_id"].to_pylist()]
 
 
 def _ids(dataset: Dataset) -> str:

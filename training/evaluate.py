@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import InputError
-from training import checkpoint, data, panels, summary, team
+from training import checkpoint, data, looks, panels, summary, team
 from training.finetune import built
 from training.heads import DenseModel, OneTask
 from training.judges import KINDS, Pool, foreground, predict
-from training.settings import Evaluate, Finetune, folders
+from training.settings import Evaluate, Finetune, folders, read
 from training.trivial import trivial_predictors
 
 PANELS = 8
+WORST = 4
 
 
 def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
@@ -30,8 +31,12 @@ def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
     (folder / "panels").mkdir(parents=True, exist_ok=True)
     rows = data.Rows(folders(run, settings.data), settings.split)
     result: dict[str, Any] = {}
+    judged = []
     for f in finetunes:
-        result |= judge(run, f, settings, rows)
+        model = loaded(run, f)
+        result |= judge(run, f, model, settings, rows)
+        judged.append((f, model))
+    looks.draw(run, read(run)["pretrain"], judged, rows)
     path = folder / "metrics.json"
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(result, indent=1))
@@ -39,11 +44,15 @@ def evaluate(run: Path, settings: Evaluate, finetunes: list[Finetune]) -> Path:
     return path
 
 
-def judge(run: Path, settings: Finetune, how: Evaluate, rows: data.Rows) -> dict[str, Any]:
-    """One fine-tune: an entry for its task under its name, and for each further task under NAME-TASK."""
+def loaded(run: Path, settings: Finetune) -> DenseModel:
+    """The fine-tuned model, ready to be judged."""
     model = built(settings)
     checkpoint.load_weights(run / "finetune" / settings.name / "model.safetensors", model)
-    model.to(team.device_for(settings.compute)).eval()
+    return model.to(team.device_for(settings.compute)).eval()
+
+
+def judge(run: Path, settings: Finetune, model: DenseModel, how: Evaluate, rows: data.Rows) -> dict[str, Any]:
+    """One fine-tune: an entry for its task under its name, and for each further task under NAME-TASK."""
     found = {settings.name: judge_task(run, settings.name, model, settings, how, rows)}
     for task in settings.also:
         name = f"{settings.name}-{task}"
@@ -63,7 +72,7 @@ def judge_task(
     found: dict[str, list[dict[str, float]]] = {k: [] for k in ("model", *trivial)}
     pools = {k: kind.pool(task) for k in found}
     known: list[dict[str, Any]] = []
-    traits = []
+    traits, places = [], []
     for i in range(len(rows)):
         _, row = rows[i]
         if not kind.judged(row, task):
@@ -76,6 +85,7 @@ def judge_task(
         height, width = row["camera"]["height"], row["camera"]["width"]
         pixels = height * width if task == "foreground" else int(foreground(row).sum())
         known.append({"sample_id": row["sample_id"], "asset": person, "pixels": pixels})
+        places.append(i)
         traits.append(summary.traits_of(row))
         if len(known) <= PANELS:
             panels.draw(run / "evaluate/panels" / name / f"{len(known) - 1:02d}.png", row, predicted, task)
@@ -84,6 +94,10 @@ def judge_task(
             f"evaluate {name}: no picture of split {how.split} has labels for {task}; take it out of the job"
         )
     write_rows(run / "evaluate" / f"{name}.parquet", known, traits, found)
+    worst = np.argsort([-m[kind.headline] for m in found["model"]], kind="stable")[:WORST]
+    for rank, at in enumerate(worst):
+        row = rows[places[at]][1]
+        panels.draw(run / "evaluate/worst" / name / f"{rank:02d}.png", row, predict(model, row, settings), task)
     return report(task, how, known, traits, found, pools)
 
 

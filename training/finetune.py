@@ -42,7 +42,7 @@ def finetune(run: Path, settings: Finetune) -> Path:
         )
 
     compute = fitted(settings.compute, settings.optim.batch, estimate, me)
-    rows = data.Rows(folders(run, settings.data), "train", settings.weights)
+    rows = data.Rows(folders(run, settings.data), "train", settings.weights, (settings.samples, settings.seed))
     torch.manual_seed(settings.seed)
     model = built(settings)
     source = begin(run, settings, model)

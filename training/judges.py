@@ -161,9 +161,7 @@ def predict(model: DenseModel | OneTask, row: dict[str, Any], settings: Finetune
     rgb = codecs.decode_image(row["image"]["bytes"])
     if task in truth.SETS:
         return _people(model, row, rgb, settings)
-    small = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
-    image = torch.from_numpy(((small.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1).copy())
-    mean = answered(model, image, settings).transpose(1, 2, 0)
+    mean = answered(model, prepared(rgb, size), settings).transpose(1, 2, 0)
     full = cv2.resize(mean, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
     if task.startswith("parts"):
         return full.argmax(axis=2)
@@ -172,20 +170,32 @@ def predict(model: DenseModel | OneTask, row: dict[str, Any], settings: Finetune
     return full
 
 
+def prepared(rgb: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """(3, h, w) float32 as models take it, of a picture (H, W, 3) uint8 sRGB stretched to ``size`` (h, w)."""
+    small = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(((small.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1).copy())
+
+
 def answered(model: DenseModel | OneTask, image: torch.Tensor, settings: Finetune) -> np.ndarray:
     """(C, h, w) float32 as a user takes it, of (3, H, W) normalised: the mean of the picture's and the mirrored picture's."""
-    task = model.task
-    read = objective(task, settings.loss if task == settings.task else None).read
     device = next(model.parameters()).device
-    out = read(model(torch.stack([image, image.flip(-1)]).to(device)).float()).cpu().numpy()
-    mirrored = out[1][..., ::-1]
+    return averaged(model(torch.stack([image, image.flip(-1)]).to(device)), model.task, settings)[0]
+
+
+def averaged(output: torch.Tensor, task: str, settings: Finetune) -> np.ndarray:
+    """(B, C, h, w) float32 as a user takes it, of what the head of ``task`` says (2 B, C, h, w) of pictures and then of their
+    mirror images: the mean of both.
+    """
+    read = objective(task, settings.loss if task == settings.task else None).read
+    straight, mirrored = np.split(read(output.float()).cpu().numpy(), 2)
+    mirrored = mirrored[..., ::-1]
     if task in ("normal", "pointmap"):
-        mirrored = mirrored * np.array([-1, *[1] * (len(mirrored) - 1)], np.float32)[:, None, None]
+        mirrored = mirrored * np.array([-1, *[1] * (mirrored.shape[1] - 1)], np.float32)[:, None, None]
     elif task in truth.SETS:
-        mirrored = mirrored[list(keypoints.SETS[truth.SETS[task]].mirror)]
+        mirrored = mirrored[:, list(keypoints.SETS[truth.SETS[task]].mirror)]
     elif task.startswith("parts"):
-        mirrored = mirrored[list(parts.MIRROR[: CHANNELS[task]] if task == "parts" else parts.MIRROR28)]
-    return (out[0] + mirrored) / 2
+        mirrored = mirrored[:, list(parts.MIRROR[: CHANNELS[task]] if task == "parts" else parts.MIRROR28)]
+    return (straight + mirrored) / 2
 
 
 def _people(model: DenseModel | OneTask, row: dict[str, Any], rgb: np.ndarray, settings: Finetune) -> np.ndarray:

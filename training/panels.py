@@ -11,17 +11,58 @@ import numpy as np
 from manifests import codecs, keypoints, parts, view
 from training import truth
 from training.judges import foreground, truth_of
-from training.metrics import aligned
+from training.metrics import aligned, normal_angles
 
 # Colours of classes: hues a golden angle apart, background black.
 HUE_STEP = 137.508
+# Errors that are drawn brightest: degrees, metres, coverage, sRGB.
+WORST_SHOWN = {"normal": 60.0, "depth": 0.15, "pointmap": 0.3, "foreground": 1.0, "albedo": 0.3}
 
 
 def draw(path: Path, row: dict[str, Any], predicted: np.ndarray, task: str) -> None:
     """Write the panel of ``task`` as PNG; depth is aligned first, near is bright."""
     rgb, inside, true = codecs.decode_image(row["image"]["bytes"]), foreground(row), truth_of(row, task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.concatenate([rgb, *_both(rgb, inside, true, predicted, task)], axis=1)[..., ::-1])
+    shown = [rgb, *_both(rgb, inside, true, predicted, task), errors(rgb, inside, true, predicted, task)]
+    cv2.imwrite(str(path), np.concatenate(shown, axis=1)[..., ::-1])
+
+
+def errors(rgb: np.ndarray, inside: np.ndarray, true: np.ndarray, predicted: np.ndarray, task: str) -> np.ndarray:
+    """(H, W, 3) uint8: where the prediction is off, dark nowhere to bright at WORST_SHOWN of the task and beyond; for poses, lines
+    from where a keypoint is to where it was put.
+    """
+    if task in truth.SETS:
+        out = np.ascontiguousarray(rgb // 2)
+        for person, guess in zip(true, predicted):
+            for (x, y, seen), (u, v, _) in zip(np.round(person).astype(int), np.round(guess).astype(int)):
+                if seen:
+                    cv2.line(out, (int(x), int(y)), (int(u), int(v)), (255, 120, 60), 1)
+        return out
+    if task.startswith("parts"):
+        wrong = (true != predicted) & (true != parts.UNLABELLED)
+        return np.where(wrong[..., None], (255, 120, 60), rgb // 3).astype(np.uint8)
+    off = _off(inside, true, predicted, task)
+    shown = (255 * np.clip(off / WORST_SHOWN[task], 0, 1)).astype(np.uint8)
+    return cv2.applyColorMap(shown, cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def _off(inside: np.ndarray, true: np.ndarray, predicted: np.ndarray, task: str) -> np.ndarray:
+    """(H, W) float, in the unit of WORST_SHOWN; 0 where it is not judged."""
+    off = np.zeros(true.shape[:2])
+    if task == "foreground":
+        return np.abs(true - predicted.reshape(true.shape))
+    if task == "normal":
+        off[inside] = normal_angles(predicted[inside], true[inside])
+    elif task == "depth":
+        fitted = aligned(
+            predicted.reshape(true.shape)[inside].astype(float), true[inside].astype(float), "scale_shift_lsq"
+        )
+        off[inside] = np.abs(fitted - true[inside])
+    elif task == "pointmap":
+        off[inside] = np.linalg.norm(predicted[inside][:, :3] - true[inside][:, :3], axis=1)
+    else:
+        off[inside] = np.abs(predicted[inside] - true[inside]).mean(axis=1)
+    return off
 
 
 def _both(rgb: np.ndarray, inside: np.ndarray, true: np.ndarray, predicted: np.ndarray, task: str) -> list[np.ndarray]:

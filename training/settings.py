@@ -136,6 +136,7 @@ class Finetune:
     loss: str | None
     data: list[str]
     weights: list[float] | None
+    samples: int | None
     init: str
     model: str
     width: int
@@ -169,6 +170,8 @@ PARTS: dict[str, type] = {
     "optim": Optim, "compute": Compute, "augment": Augment, "distilled": Distilled, "distil": Distil,
 }  # fmt: skip
 PAIRS = ("betas", "crop", "jpeg_quality", "global_scale", "local_scale", "teacher_temperature", "encoder_size")
+# What settings amounted to before they existed: checkpoints of then are read as well.
+BEFORE: dict[str, Any] = {"samples": None, "also": {}, "init_head": False, "encoder_size": None, "distil": None}
 # What may change between two runs of one training: none of it moves the weights by more than rounding.
 NOT_IN_DIGEST = {
     "optim": ("checkpoint_every",),
@@ -209,6 +212,24 @@ def _build(kind: type, tree: dict[str, Any] | None) -> Any:
     return kind(**values)
 
 
+def restored(fields: dict[str, Any], where: Path) -> Finetune:
+    """The settings of a fine-tune from the digest in its checkpoint ``where``; what a digest leaves out is None. Raises
+    InputError.
+    """
+    fields = BEFORE | fields
+    lacks = sorted(f.name for f in dataclasses.fields(Finetune) if f.name not in fields)
+    if lacks:
+        raise InputError(f"checkpoint {where}: another version's, without {', '.join(lacks)}; train it again")
+
+    def known(kind: type, tree: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {f.name: tree.get(f.name) for f in dataclasses.fields(kind)}
+        return {k: tuple(v) if k in PAIRS and v else v for k, v in found.items()}
+
+    values = known(Finetune, fields)
+    given = {name: part for name, part in PARTS.items() if values.get(name) is not None}
+    return Finetune(**values | {name: part(**known(part, values[name])) for name, part in given.items()})
+
+
 def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> dict[str, Any]:
     """What a checkpoint must match to be gone on with: every field that changes the weights, and the data's
     identity. ``precision``: what `auto` came to.
@@ -217,6 +238,9 @@ def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> di
     for part, names in NOT_IN_DIGEST.items():
         for name in names:
             fields[part].pop(name)
+    if fields.get("samples") is None:
+        # All rows, as before there was a choice: older checkpoints go on.
+        fields.pop("samples", None)
     fields["compute"]["precision"] = precision
     fields = json.loads(json.dumps({**fields, "data": data}))
     return {"fields": fields, "sha256": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}

@@ -165,7 +165,7 @@ class Encoder(nn.Module):
         else:
             x = self.embed.projection(gather(patches, keep)) + F.embedding(keep, places[0])
         if self.embed.cls_token is not None:
-            x = torch.cat([(self.embed.cls_token + cls_place).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([(self.embed.cls_token + cls_place).expand(x.shape[0], -1, -1), x], dim=1)
         hidden = 0
         if prompt is not None:
             x, hidden = torch.cat([prompt.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1), prompt.shape[1]
