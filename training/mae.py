@@ -110,10 +110,10 @@ class MaskedAutoencoder(nn.Module):
         x = torch.cat([visible, x], dim=1)
         last = len(self.decoder) - 1
         for i, block in enumerate(self.decoder):
-            # Before the first block a masked token is its place's alone: what a batch needs of it is made once a place.
-            ready = F.embedding(masked, block.attention.qkv(block.norm1(queries))) if i == 0 else None
             # What the last block would make of seen tokens is looked at by nobody.
-            x = through(block, self.checkpointing, x, visible.shape[1] if i == last else 0, ready)
+            first = visible.shape[1] if i == last else 0
+            # Before the first block a masked token is its place's alone.
+            x = through(block, self.checkpointing, x, first, *((masked, queries) if i == 0 else ()))
         return x
 
     def places(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -50,8 +50,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, first: int = 0, ready: Tensor | None = None) -> Tensor:
-        qkv = self.qkv(x) if ready is None else torch.cat([self.qkv(x), ready], dim=1)
-        b, n, d = *qkv.shape[:2], x.shape[2]
+        qkv: Tensor = self.qkv(x)
+        if ready is not None:
+            qkv = torch.cat([qkv, ready], dim=1)
+        b, n, d = qkv.shape[0], qkv.shape[1], x.shape[2]
         q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q[:, :, first:], k, v)
         return self.proj(out.transpose(1, 2).reshape(b, n - first, d))
@@ -68,13 +70,18 @@ class Block(nn.Module):
         self.attention = Attention(dim, heads)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, x: Tensor, first: int = 0, ready: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, first: int = 0, index: Tensor | None = None, table: Tensor | None = None) -> Tensor:
         """``x``: (B, T, D) -> (B, T - first, D): all tokens are attended to, those before ``first`` are not carried on.
 
-        ``ready``: (B, R, 3 D) queries, keys and values of the last R tokens, where the caller has them from elsewhere.
+        ``index``, ``table``: (B, M) int64 and (N, D) where the last M tokens are rows of one table: what attention needs
+        of them is then made once a row, not once a token.
         """
-        known = 0 if ready is None else ready.shape[1]
-        x = x[:, first:] + self.attention(self.norm1(x[:, : x.shape[1] - known]), first, ready)
+        if index is None or table is None:
+            attended = self.attention(self.norm1(x), first)
+        else:
+            ready = F.embedding(index, self.attention.qkv(self.norm1(table)))
+            attended = self.attention(self.norm1(x[:, : x.shape[1] - index.shape[1]]), first, ready)
+        x = x[:, first:] + attended
         return x + self.mlp(self.norm2(x))
 
 

@@ -63,7 +63,7 @@ def premultiplied(rgba: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     changed = np.nonzero(alpha != rgba[..., 3])
     before = np.maximum(rgba[..., 3][changed], 1e-6)
     share = np.where(before > LEAST_ALPHA, alpha[changed] / before, 1.0)
-    out[*changed, :3] *= np.clip(share, 0.25, 4.0)[:, None]
+    out[..., :3][changed] *= np.clip(share, 0.25, 4.0)[:, None]
     return out
 
 
