@@ -22,7 +22,7 @@ from manifests.seeds import generator
 from render import backdrop, lighting
 from render.assets import Source, source_of
 from render.framing import ATTEMPTS, draw_camera
-from render.groundtruth import coverage, embree, keypoints, verify
+from render.groundtruth import embree, keypoints, silhouette, verify
 from render.placement import stand_together
 from render.scene import Camera, Lighting, PersonMesh, Scene
 
@@ -137,9 +137,9 @@ class Renderer:
 
 def finish(frame: Frame, truth: embree.Truth, caster: embree.Caster, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """The picture over its background, (H, W, 3) uint8 sRGB, and the people's alpha, (H, W) uint8."""
-    covered = coverage.settled(frame.coverage, truth.mask, caster, scene.camera)
+    covered = silhouette.settled(frame.coverage, truth.mask, caster, scene.camera)
     # With shadows the film's alpha is the people's no more, and the shadow under a foot has its own share of an edge.
-    rgba = frame.rgba if scene.shadows else coverage.premultiplied(frame.rgba, covered)
+    rgba = frame.rgba if scene.shadows else silhouette.premultiplied(frame.rgba, covered)
     image = lighting.composite(rgba, lighting.behind(scene))
     return image, np.rint(np.clip(covered, 0, 1) * 255).astype(np.uint8)
 
