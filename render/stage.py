@@ -91,8 +91,9 @@ class Renderer:
         clock.lap("cycles")
         clock.laps |= frame.seconds
         del clock.laps["cycles"]
-        share = verify.check(
-            spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
+        strand = truth.strand | frame.strand
+        share, strands = verify.check(
+            spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered, strand
         )
         clock.lap("verify")
         image = lighting.composite(frame.rgba, lighting.behind(scene))
@@ -122,7 +123,7 @@ class Renderer:
             framing=spec.framing,
             lighting=lighting.described(scene.lighting, scene.backdrop),
             rights=rights,
-            agreement={"opaque": share, "strand": None},
+            agreement={"opaque": share, "strand": strands},
             engine={
                 "renderer": self._engine.name,
                 "version": self._engine.version,
