@@ -73,9 +73,7 @@ def moved(person: PersonMesh, yaw: float, offset: np.ndarray) -> PersonMesh:
         )
 
     def comb(strands: Strands) -> Strands:
-        return dataclasses.replace(
-            strands, points=place(strands.points).astype(np.float32), proxy=stand(strands.proxy)
-        )
+        return dataclasses.replace(strands, points=place(strands.points).astype(np.float32), proxy=stand(strands.proxy))
 
     return dataclasses.replace(
         person,

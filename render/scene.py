@@ -84,7 +84,7 @@ class Strands:
     color: np.ndarray
     part: int
     proxy: Mesh
-    roughness: float = 0.3
+    roughness: float = 0.42
 
 
 @dataclasses.dataclass(frozen=True)

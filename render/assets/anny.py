@@ -60,7 +60,9 @@ class AnnyPeople:
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         fabrics = tuple(path for path, _ in self._fabrics)
-        look = draw_look(generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics, self._source.hair)
+        look = draw_look(
+            generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics, self._source.hair
+        )
         shape = look.shape
         body, wardrobe = _studio()
         figure = body.figure(shape.phenotype, shape.changes)

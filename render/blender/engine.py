@@ -19,7 +19,8 @@ import OpenEXR
 from manifests.errors import InputError, RenderError
 from manifests.job import Engine
 from render.blender.build import build_camera, build_ground, build_lamp, build_person, build_world
-from render.blender.hair import build_strands
+from render.blender.hair import build_strands, light_strands
+from render.lighting import irradiance
 from render.scene import PersonMesh, Scene
 from render.textures import fitted, halved
 
@@ -41,7 +42,18 @@ PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "
 LETTERS = {"Combined": "RGBA", "Normal": "XYZ"}
 # An AOV that people's materials set to 1: their coverage, when the film's alpha also holds shadows on the ground.
 PERSON_PASS = {"Person": ("Person",)}
-KINDS = ("objects", "meshes", "hair_curves", "cameras", "materials", "images", "worlds", "textures", "lights", "node_groups")
+KINDS = (
+    "objects",
+    "meshes",
+    "hair_curves",
+    "cameras",
+    "materials",
+    "images",
+    "worlds",
+    "textures",
+    "lights",
+    "node_groups",
+)
 # Pictures that Blender itself keeps.
 OWN_IMAGES = ("RENDER_RESULT", "COMPOSITING")
 MISS_M = 1e9
@@ -218,6 +230,8 @@ class BlenderEngine:
         build_world(scene.lighting)
         for lamp in scene.lighting.lamps:
             build_lamp(lamp)
+        around = np.concatenate([np.eye(3), -np.eye(3)])
+        light_strands(float(irradiance(scene.lighting, around).mean()))
         # With an environment alone the light tree costs more than it gives; among lamps it finds the near ones.
         blender.cycles.use_light_tree = bool(scene.lighting.lamps)
         width, height = scene.camera.width, scene.camera.height

@@ -71,6 +71,7 @@ class Caster:
         )
         # (N,) of the last first_hits: which rays went through a blended layer.
         self.through = np.zeros(0, bool)
+        self._opaque: EmbreeScene | None = None
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, np.ascontiguousarray(self._triangles, np.float32))
 
@@ -107,6 +108,21 @@ class Caster:
             face[on], z[on] = self.triangles + which[on], nearer[on]
             weights[on] = directions[on] * nearer[on, None]
         return face, z, weights
+
+    def covered(self, directions: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether rays from the camera along ``directions`` (N, 3) meet anything that stops them."""
+        solid = all(m.alpha_mode != "cutout" for p in self._people for m in p.mesh.materials)
+        if not solid or not self._see_through:
+            return self.first_hits(directions)[0] >= 0
+        if self._opaque is None:
+            self._opaque = EmbreeScene()
+            TriangleMesh(self._opaque, np.ascontiguousarray(self._triangles[~self._blended], np.float32))
+        hit = (
+            self._opaque.run(np.zeros_like(directions, np.float32), directions.astype(np.float32), query="OCCLUDED")
+            >= 0
+        )
+        hit[~hit] = self._locks.covered(directions[~hit])
+        return hit
 
     def normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """(N, 3) float64 unit interpolated vertex normals, camera frame; turned round where a sheet is seen from

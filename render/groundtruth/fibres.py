@@ -18,6 +18,7 @@ import numpy as np
 ROUND_CATMULL_ROM, INDEX_BUFFER, VERTEX_BUFFER, UINT, FLOAT4, ROBUST = 58, 0, 1, 0x5001, 0x9004, 4
 PACKET = 16
 # Rows of RTCRayHit16, each of 16 values of 4 bytes, and those that are set or read here.
+RAY_ROWS = 12
 ROWS, ORG, TNEAR, DIR, TFAR, MASK, PRIM, GEOM = 21, slice(0, 3), 3, slice(4, 7), 8, 9, 17, 18
 MISS = 0xFFFFFFFF
 NEAREST_M = 1e-4
@@ -55,35 +56,55 @@ class Fibres:
     def __del__(self) -> None:
         self._library.rtcReleaseScene(self._scene)
 
-    def first_hits(self, origin: np.ndarray, directions: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def covered(self, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether a ray from ``origin`` (3,) along ``directions`` (N, 3) meets any strand."""
+        rays = _packets(origin, directions, np.full(len(directions), np.inf), RAY_ROWS)
+        self._each(rays, self._library.rtcOccluded16)
+        # A ray that is stopped comes back with an end before its start.
+        return rays[:, TFAR].reshape(-1)[: len(directions)] < 0
+
+    def first_hits(
+        self, origin: np.ndarray, directions: np.ndarray, limit: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The first strand on each ray before ``limit``.
 
         ``origin``: (3,). ``directions``: (N, 3), of any length. ``limit``: (N,) lengths of them. Returns (N,) int64
         strand or -1, (N,) float64 lengths of ``directions``.
         """
         n = len(directions)
-        packets = -(-n // PACKET)
-        flat = np.zeros((ROWS, packets * PACKET), np.float32)
-        flat[ORG] = np.asarray(origin, np.float32)[:, None]
-        flat[DIR, :n] = directions.T
-        flat[TNEAR], flat[TFAR, :n] = NEAREST_M, limit
-        flat[TFAR, n:] = -1
-        whole = flat.view(np.uint32)
-        whole[MASK], whole[PRIM], whole[GEOM] = MISS, MISS, MISS
-        # Embree wants packets aligned to 64 bytes.
-        memory = np.empty(ROWS * packets * PACKET + 16, np.float32)
-        skip = (-memory.ctypes.data % 64) // 4
-        rays = memory[skip : skip + flat.size].reshape(packets, ROWS, PACKET)
-        rays[:] = flat.reshape(ROWS, packets, PACKET).transpose(1, 0, 2)
-        valid = np.full(PACKET + 16, -1, np.int32)
-        on = valid.ctypes.data + (-valid.ctypes.data % 64)
-        start, step, trace, scene = rays.ctypes.data, rays.strides[0], self._library.rtcIntersect16, self._scene
-        for i in range(packets):
-            trace(on, scene, start + i * step, None)
+        rays = _packets(origin, directions, limit, ROWS)
+        self._each(rays, self._library.rtcIntersect16)
         prim = rays[:, PRIM].reshape(-1).view(np.uint32)[:n]
         met = rays[:, GEOM].reshape(-1).view(np.uint32)[:n] != MISS
         strand = np.where(met, prim.astype(np.int64) // self._segments, -1)
         return strand, np.where(met, rays[:, TFAR].reshape(-1)[:n], np.inf).astype(np.float64)
+
+    def _each(self, rays: np.ndarray, trace: Any) -> None:
+        valid = np.full(PACKET + 16, -1, np.int32)
+        on = valid.ctypes.data + (-valid.ctypes.data % 64)
+        start, step, scene = rays.ctypes.data, rays.strides[0], self._scene
+        for i in range(len(rays)):
+            trace(on, scene, start + i * step, None)
+
+
+def _packets(origin: np.ndarray, directions: np.ndarray, limit: np.ndarray, rows: int) -> np.ndarray:
+    """(P, rows, 16) float32: packets as Embree reads them, on 64 bytes; the last is filled up with rays that end at once."""
+    n = len(directions)
+    packets = -(-n // PACKET)
+    flat = np.zeros((rows, packets * PACKET), np.float32)
+    flat[ORG] = np.asarray(origin, np.float32)[:, None]
+    flat[DIR, :n] = directions.T
+    flat[TNEAR], flat[TFAR, :n] = NEAREST_M, limit
+    flat[TFAR, n:] = -1
+    whole = flat.view(np.uint32)
+    whole[MASK] = MISS
+    if rows > RAY_ROWS:
+        whole[PRIM], whole[GEOM] = MISS, MISS
+    memory = np.empty(rows * packets * PACKET + 16, np.float32)
+    skip = (-memory.ctypes.data % 64) // 4
+    rays = memory[skip : skip + flat.size].reshape(packets, rows, PACKET)
+    rays[:] = flat.reshape(rows, packets, PACKET).transpose(1, 0, 2)
+    return rays
 
 
 @functools.cache
@@ -105,6 +126,7 @@ def _embree() -> tuple[Any, int]:
         ("rtcAttachGeometry", number, [handle, handle]),
         ("rtcReleaseGeometry", None, [handle]),
         ("rtcIntersect16", None, [handle, handle, handle, handle]),
+        ("rtcOccluded16", None, [handle, handle, handle, handle]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

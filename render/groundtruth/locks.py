@@ -48,6 +48,16 @@ class Locks:
             found[met], z[met] = self._first[i] + strand[strand >= 0], at[strand >= 0]
         return found, np.where(found >= 0, z, 0.0)
 
+    def covered(self, directions: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether rays from the camera along ``directions`` (N, 3) meet any strand."""
+        found = np.zeros(len(directions), bool)
+        eye, turned = camera_centre(self._pose), directions @ self._pose[:3, :3]
+        for strands in self.sets:
+            on = self._near(strands, directions)
+            on = on[~found[on]]
+            found[on] = _curves(strands).covered(eye, turned[on])
+        return found
+
     def normals(self, which: np.ndarray, points: np.ndarray) -> np.ndarray:
         """(N, 3) float64 unit normals, camera frame, towards the camera, of strands ``which`` (N,) at ``points`` (N, 3)."""
         out = np.zeros((len(which), 3))

@@ -85,7 +85,13 @@ class Barber:
         return density
 
     def _under(
-        self, edge: np.ndarray, density: np.ndarray, points: np.ndarray, normals: np.ndarray, hat: Hat | None, posed: Posed
+        self,
+        edge: np.ndarray,
+        density: np.ndarray,
+        points: np.ndarray,
+        normals: np.ndarray,
+        hat: Hat | None,
+        posed: Posed,
     ) -> Piece:
         scalp = self._scalp
         tint = np.clip((edge - UNDER_FROM) / UNDER_STEP, 0, 1) * density
@@ -94,7 +100,9 @@ class Barber:
             beyond = scalp.matrix @ hat.inside
             quads = quads[~(beyond[quads] > 7).all(axis=1)]
         u = tint[quads]
-        return Piece("hair", points + UNDER_M * normals, quads, uv=np.stack([0.02 + 0.96 * u, np.full(u.shape, 0.5)], axis=2))
+        return Piece(
+            "hair", points + UNDER_M * normals, quads, uv=np.stack([0.02 + 0.96 * u, np.full(u.shape, 0.5)], axis=2)
+        )
 
     def _room(self, points: np.ndarray, normals: np.ndarray, pieces: list[Piece], local: object, reach: float) -> Room:
         used = self._scalp.used
@@ -113,20 +121,27 @@ class Barber:
 def tinted(hair: HairLook, skin: tuple[float, float, float]) -> Material:
     """The under-layer's surface: skin at the hairline, in the colour of the roots farther in."""
     t = np.linspace(0, 1, 64)[:, None]
-    row = np.array(skin) * (1 - 0.85 * t) + 0.85 * t * (np.array(hair.color) * (1 - hair.grey) + np.array(WHITE) * hair.grey) * 0.6
+    row = (
+        np.array(skin) * (1 - 0.85 * t)
+        + 0.85 * t * (np.array(hair.color) * (1 - hair.grey) + np.array(WHITE) * hair.grey) * 0.6
+    )
     texture = np.full((4, 64, 4), 255, np.uint8)
     texture[..., :3] = np.rint(srgb(row) * 255)
-    return Material("hair", (1.0, 1.0, 1.0), texture, roughness=0.75, specular=0.2)
+    return Material("hair", (1.0, 1.0, 1.0), texture, roughness=1.0, specular=0.0)
 
 
-def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLook, head: Head, back, rng) -> Strands:  # noqa: ANN001
+def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLook, head: Head, back, rng) -> Strands:
     n, k = grown.shape[:2]
     t = np.linspace(0, 1, k)
     radius = 0.5 * width * np.clip(rng.normal(1, 0.15, (n, 1)), 0.6, 1.5) * (1 - (1 - TIP) * t**2)
     points, quads, normals = hull(grown, head.room)
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).astype(np.int32)
     turned = back(normals) - back(np.zeros((1, 3)))
-    base, grey = (hair.color, hair.grey) if name == "hair" else (hair.own_color, hair.own_grey * (0.5 if name == "brows" else 1.1))
+    base, grey = (
+        (hair.color, hair.grey)
+        if name == "hair"
+        else (hair.own_color, hair.own_grey * (0.5 if name == "brows" else 1.1))
+    )
     base = hair.beard_color if name == "beard" else base
     shade = np.clip(rng.normal(1, 0.14, (n, 1)), 0.5, 1.7)
     # Locks differ a little; grey comes hair by hair.
@@ -145,7 +160,7 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     )
 
 
-def _under_hat(grown: np.ndarray, hat: Hat, local, vertices: np.ndarray, skull: np.ndarray) -> np.ndarray:  # noqa: ANN001
+def _under_hat(grown: np.ndarray, hat: Hat, local, vertices: np.ndarray, skull: np.ndarray) -> np.ndarray:
     """Strands pressed flat under a hat; those that only the hat could show are left out."""
     from scipy.spatial import cKDTree
 
@@ -155,7 +170,11 @@ def _under_hat(grown: np.ndarray, hat: Hat, local, vertices: np.ndarray, skull: 
     flat = grown.reshape(-1, 3)
     away = flat - centre
     far = np.linalg.norm(away, axis=1)
-    at = skull[cKDTree((local(vertices) - centre) / np.linalg.norm(local(vertices) - centre, axis=1)[:, None]).query(away / far[:, None])[1]]
+    at = skull[
+        cKDTree((local(vertices) - centre) / np.linalg.norm(local(vertices) - centre, axis=1)[:, None]).query(
+            away / far[:, None]
+        )[1]
+    ]
     limit = np.where(hat.inside[at] > -8, np.minimum(hat.limit[at], far), far)
     return (centre + away * (limit / far)[:, None]).reshape(grown.shape)
 

@@ -40,9 +40,14 @@ def brows(
     out = np.clip((x - 0.07) / 0.4, 0, 1)
     # Upright at the inner end, then outwards, the lower hairs up and the upper ones down on to the ridge.
     row = (at[:, 2] - np.interp(x, [0.07, 0.28, 0.47], [0.187, 0.222, 0.143])) / 0.045
-    comb = np.stack([np.sign(at[:, 0]) * (0.35 + out), np.full(len(x), 0.1), 0.9 * (1 - out) ** 1.5 - 0.45 * row - 0.15 * out], axis=1)
+    comb = np.stack(
+        [np.sign(at[:, 0]) * (0.35 + out), np.full(len(x), 0.1), 0.9 * (1 - out) ** 1.5 - 0.45 * row - 0.15 * out],
+        axis=1,
+    )
     comb += rng.normal(0, 0.16, comb.shape)
-    length = head.size / 0.12 * (0.0055 + 0.004 * (1 - np.abs(out - 0.45))) * np.clip(rng.normal(1, 0.2, len(x)), 0.4, 1.5)
+    length = (
+        head.size / 0.12 * (0.0055 + 0.004 * (1 - np.abs(out - 0.45))) * np.clip(rng.normal(1, 0.2, len(x)), 0.4, 1.5)
+    )
     return _laid(head, scalp.on(roots, points), n, comb, length, 0.35, BROW_POINTS, 0.0006), roots
 
 
@@ -62,7 +67,9 @@ def beard(
     comb += rng.normal(0, 0.15 + kind.curl, comb.shape)
     # Shorter on the cheeks than on the chin.
     shape = 0.45 + 0.55 * np.clip((-0.45 - at[:, 2]) / 0.35, 0, 1)
-    length = np.where(above, kind.lip, kind.chin * shape) * head.size / 0.12 * np.clip(rng.normal(1, 0.2, len(at)), 0.4, 1.5)
+    length = (
+        np.where(above, kind.lip, kind.chin * shape) * head.size / 0.12 * np.clip(rng.normal(1, 0.2, len(at)), 0.4, 1.5)
+    )
     lift = 0.9 if kind.chin < 0.004 else 0.45
     return _laid(head, scalp.on(roots, points), n, comb, length, lift, BEARD_POINTS, 0.012, kind.curl, rng), roots
 

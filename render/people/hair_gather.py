@@ -23,7 +23,13 @@ def gathered(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, r
 
 
 def _along_head(
-    head: Head, roots: np.ndarray, normals: np.ndarray, tie: np.ndarray, count: int, style: Style, rng: np.random.Generator
+    head: Head,
+    roots: np.ndarray,
+    normals: np.ndarray,
+    tie: np.ndarray,
+    count: int,
+    style: Style,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """(N, count, 3): from each root over the skull to the tie."""
     centre = head.eye + head.size * np.array([0.0, 0.55, 0.25])
@@ -37,14 +43,16 @@ def _along_head(
     out = []
     for s in t:
         # Great circles round the skull's middle.
-        way = np.where(angle > 1e-3, (np.sin((1 - s) * angle) * ua + np.sin(s * angle) * ub) / np.sin(np.maximum(angle, 1e-3)), ub)
+        way = np.where(
+            angle > 1e-3, (np.sin((1 - s) * angle) * ua + np.sin(s * angle) * ub) / np.sin(np.maximum(angle, 1e-3)), ub
+        )
         p = centre + way * (ra * (1 - s) + rb * s) + spread * s
         p = head.room.out(p, 0.0012 + style.volume * (0.25 + 0.75 * layer) * np.sin(np.pi * min(s + 0.12, 0.5)))
         out.append(roots if s == 0 else p)
     return np.stack(out, axis=1)
 
 
-def _bun(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:  # noqa: ANN001
+def _bun(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:
     """Wound round a ball at the tie."""
     n = len(path)
     radius = 0.26 * head.size * (style.back / 0.4) ** 0.4
@@ -59,12 +67,14 @@ def _bun(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarr
         ring = np.cos(angle)[:, None] * one + np.sin(angle)[:, None] * two
         rise = (tilt * np.sin(np.pi * t) + 0.1)[:, None]
         grow = min(1.0, 4 * t)
-        p = tie + radius * grow * shell[:, None] * (ring * np.sqrt(np.maximum(1 - rise**2, 0.05)) + outward * (rise * 0.9 + 0.25))
+        p = tie + radius * grow * shell[:, None] * (
+            ring * np.sqrt(np.maximum(1 - rise**2, 0.05)) + outward * (rise * 0.9 + 0.25)
+        )
         out.append(p)
     return np.stack(out, axis=1)
 
 
-def _ponytail(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:  # noqa: ANN001
+def _ponytail(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:
     """Hanging from the tie: a sheaf that first stands off the head."""
     n = len(path)
     length = style.back * head.size / 0.12 * np.clip(rng.normal(1, 0.1, n), 0.6, 1.2)
@@ -82,7 +92,7 @@ def _ponytail(style: Style, head: Head, path, tie, side, count: int, rng) -> np.
     return np.stack(out, axis=1)
 
 
-def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:  # noqa: ANN001
+def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:
     """Two plaits over the shoulders: three locks, each on a figure of eight across the plait."""
     n = len(path)
     length = style.back * head.size / 0.12

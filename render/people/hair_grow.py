@@ -14,6 +14,8 @@ from scipy.spatial import cKDTree
 VOXEL_M, REACH_M = 0.006, 0.035
 # A comb's hold on a strand falls to a third in this length.
 COMB_M = 0.09
+# And it keeps its direction over about this length.
+STIFF_M = 0.018
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,9 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
         pull = style.comb * held * flow + style.fall * (0.3 + 1.2 * (1 - held)) * head.down
         pull += style.lift * held**2 * 0.8 * away + lean * held * (0.3 + 0.4 * style.frizz)
         pull += _clear_of_face(style, head.at(p))
-        d = _unit(d * 1.2 + pull * min(1.0, 10 / k) + rng.normal(0, style.frizz * 0.25, (n, 3)))
+        # A strand turns over centimetres, however many steps it is grown in.
+        stiff = np.exp(-step / (STIFF_M * head.size / 0.12))
+        d = _unit(d * stiff + pull * (1 - stiff) + rng.normal(0, style.frizz * 0.1, (n, 3)))
         p = p + step * d
         floor = 0.0012 + style.volume * layer * min(1.0, 3 * t) * head.size / 0.12
         value, away = head.room(p)
@@ -130,6 +134,8 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
         d = _unit(d - np.where(value < floor, np.minimum(inward, 0), 0)[:, None] * away)
         out.append(p)
     strands = np.stack(out, axis=1)
+    if style.sweep < -0.9:
+        strands = _trimmed(strands, head.at(strands), rng)
     strands = _clumped(style, strands, at, flow, rng)
     strands = _curled(style, strands, rng)
     flat = strands[:, 1:].reshape(-1, 3)
@@ -156,7 +162,8 @@ def _flow(style: Style, at: np.ndarray, away: np.ndarray) -> np.ndarray:
     front = np.clip((0.45 - at[:, 1]) / 0.5, 0, 1) * np.clip((at[:, 2] - 0.25) / 0.3, 0, 1)
     side = np.sign(at[:, 0] - style.part) * np.minimum(np.abs(at[:, 0] - style.part) * 4 + 0.15, 1)
     wanted = np.stack(
-        [side * (1 - abs(style.sweep)), np.full(len(at), style.sweep), np.zeros(len(at)) - 0.2 * (1 - style.sweep)], axis=1
+        [side * (1 - abs(style.sweep)), np.full(len(at), style.sweep), np.zeros(len(at)) - 0.2 * (1 - style.sweep)],
+        axis=1,
     )
     flow = flow + front[:, None] * 1.6 * wanted
     return _unit(flow - np.einsum("nc,nc->n", flow, away)[:, None] * away)
@@ -166,11 +173,32 @@ def _clear_of_face(style: Style, at: np.ndarray) -> np.ndarray:
     """(N, 3): hair that is not a fringe goes round the face instead of over it."""
     if style.sweep < -0.5:
         return np.zeros_like(at)
-    before = np.clip((0.38 - at[:, 1]) / 0.3, 0, 1) * np.clip((0.55 - at[:, 2]) / 0.3, 0, 1)
-    return before[:, None] * np.stack([0.9 * np.sign(at[:, 0]), np.full(len(at), 1.1), np.zeros(len(at))], axis=1)
+    before = np.clip((0.36 - at[:, 1]) / 0.25, 0, 1) * np.clip((0.55 - at[:, 2]) / 0.3, 0, 1) * (at[:, 2] > -1.1)
+    aside = np.clip((0.70 - np.abs(at[:, 0])) / 0.2, 0, 1) * np.sign(at[:, 0])
+    return before[:, None] * np.stack([0.7 * aside, np.full(len(at), 0.9), np.zeros(len(at))], axis=1)
 
 
-def _clumped(style: Style, strands: np.ndarray, at: np.ndarray, flow: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _trimmed(strands: np.ndarray, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Strands before the face cut at the brows, as a fringe is; ``at``: (N, K, 3) in head coordinates."""
+    n, k = strands.shape[:2]
+    before = (at[..., 1] < 0.22) & (np.abs(at[..., 0]) < 0.52)
+    line = 0.24 + 0.25 * np.abs(at[..., 0]) ** 2 * -1 + rng.normal(0, 0.025, (n, 1))
+    low = before & (at[..., 2] < line)
+    cut = np.where(low.any(axis=1), low.argmax(axis=1), k - 1)
+    # The last step before the line, then to the line itself.
+    upper, lower = at[np.arange(n), np.maximum(cut - 1, 0), 2], at[np.arange(n), cut, 2]
+    share = np.clip((upper - line[np.arange(n), cut]) / np.maximum(upper - lower, 1e-6), 0, 1)
+    end = np.where(low.any(axis=1), cut - 1 + share, k - 1)
+    where = np.linspace(0, 1, k) * np.maximum(end, 0.5)[:, None]
+    i = np.minimum(where.astype(int), k - 2)
+    f = (where - i)[..., None]
+    rows = np.arange(n)[:, None]
+    return strands[rows, i] * (1 - f) + strands[rows, i + 1] * f
+
+
+def _clumped(
+    style: Style, strands: np.ndarray, at: np.ndarray, flow: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Strands drawn to the lock they belong to, more towards their tips."""
     n, k = strands.shape[:2]
     if style.clump <= 0:
@@ -191,7 +219,7 @@ def _clumped(style: Style, strands: np.ndarray, at: np.ndarray, flow: np.ndarray
 
 def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Strands wound into helices round their own paths; those of a lock in step."""
-    n, k = strands.shape[:2]
+    n = len(strands)
     if style.curl <= 0:
         return strands
     tangent = _unit(np.gradient(strands, axis=1))

@@ -21,7 +21,9 @@ HAIRLINE = np.array(
     ]
 )
 # x, z of a brow's upper and lower edge as the front shows it, from its inner to its outer end.
-BROW = np.array([(0.07, 0.150, 0.225), (0.16, 0.155, 0.245), (0.28, 0.180, 0.265), (0.38, 0.175, 0.245), (0.47, 0.12, 0.165)])
+BROW = np.array(
+    [(0.07, 0.150, 0.225), (0.16, 0.155, 0.245), (0.28, 0.180, 0.265), (0.38, 0.175, 0.245), (0.47, 0.12, 0.165)]
+)
 # Lips from corner to corner, and how high a moustache reaches.
 NOSE_Z = -0.405
 
@@ -47,7 +49,15 @@ class Scalp:
         head = body[on_head[body].all(axis=1)]
         # Not the inside of mouth, nose and eye sockets.
         middle = at[head].mean(axis=1)
-        head = head[~((np.abs(middle[:, 0]) < 0.3) & (middle[:, 1] > 0.02) & (middle[:, 1] < 0.5) & (middle[:, 2] < -0.3) & (middle[:, 2] > -0.75))]
+        head = head[
+            ~(
+                (np.abs(middle[:, 0]) < 0.3)
+                & (middle[:, 1] > 0.02)
+                & (middle[:, 1] < 0.5)
+                & (middle[:, 2] < -0.3)
+                & (middle[:, 2] > -0.75)
+            )
+        ]
         first, fine = catmull(head, len(template))
         second, self.quads = catmull(fine, first.shape[0])
         self.matrix: sp.csr_matrix = (second @ first).tocsr()
@@ -61,7 +71,7 @@ class Scalp:
         """(N,) how far above the hairline points ``at`` (N, 3) are, head units; ``recede``: 0 to 1, temples first."""
         y, z = at[:, 1], at[:, 2]
         # Men's hairlines retreat at the temples, then from the forehead.
-        temple = np.exp(-((((np.abs(at[:, 0]) - 0.34) / 0.16) ** 2)))
+        temple = np.exp(-(((np.abs(at[:, 0]) - 0.34) / 0.16) ** 2))
         back = recede * (0.16 + 0.26 * temple) * np.clip((z - 0.2) / 0.3, 0, 1)
         return polyline_distance(np.stack([y - back, z], axis=1), HAIRLINE)
 
@@ -90,7 +100,9 @@ class Scalp:
         """(N,) density of a full beard and of a moustache, 0 to 1. ``cheek``: 0 low to 1 high on the cheek."""
         x, y, z = np.abs(at[:, 0]), at[:, 1], at[:, 2]
         # From the sideburn along the cheek to the corner of the mouth; under the jaw to the throat.
-        high = np.interp(y, [-0.3, -0.1, 0.15, 0.36, 0.46], np.array([-0.62, -0.56, -0.40, -0.12, 0.0]) + 0.08 * (cheek - 0.5))
+        high = np.interp(
+            y, [-0.3, -0.1, 0.15, 0.36, 0.46], np.array([-0.62, -0.56, -0.40, -0.12, 0.0]) + 0.08 * (cheek - 0.5)
+        )
         low = np.interp(y, [-0.3, 0.0, 0.3, 0.5], [-1.05, -1.04, -0.95, -0.62])
         chin = np.clip((high - z) / 0.08, 0, 1) * np.clip((z - low) / 0.07, 0, 1) * np.clip((0.50 - y) / 0.05, 0, 1)
         mouth = (x < 0.24) & (z > -0.70) & (z < -0.48)
@@ -103,7 +115,7 @@ class Scalp:
         return chin, above
 
 
-def head_frame(points: np.ndarray, quads: dict[str, np.ndarray]):  # noqa: ANN201
+def head_frame(points: np.ndarray, quads: dict[str, np.ndarray]):
     """A function from ``points``' metres (N, 3), of one body in the A-pose, to head coordinates."""
     eye, size = eyes_and_size(points, quads)
     return lambda p: (p - eye) / size
