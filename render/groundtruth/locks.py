@@ -18,6 +18,8 @@ from render.scene import PersonMesh, Strands
 
 # A strand this far from its proxy, along the ray, has the normal of the nearest point of it instead of the ray's own.
 STRAY_M = 0.03
+# Least cosine between a strand's normal and the way to the camera.
+EDGE = 0.02
 
 
 class Locks:
@@ -68,7 +70,9 @@ class Locks:
         length = np.linalg.norm(out, axis=1, keepdims=True)
         toward = -points / np.linalg.norm(points, axis=1, keepdims=True)
         out = np.where(length > 1e-9, out / np.maximum(length, 1e-9), toward)
-        return np.where((np.einsum("nc,nc->n", out, toward) < 0)[:, None], -out, out)
+        # The edge of a volume is seen from the side: what leans away is brought back to the edge, and never turned round.
+        out = out + np.maximum(EDGE - np.einsum("nc,nc->n", out, toward), 0)[:, None] * toward
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
 
     def _near(self, strands: Strands, directions: np.ndarray) -> np.ndarray:
         """Indices of the rays that pass a box round the set."""

@@ -25,7 +25,7 @@ from render.scene import Material, Mesh, Strands
 
 Parted = tuple[list[Strands], list[Piece]]
 # The skin under hair is tinted from this far inside the hairline, head units, and fully by a second such step.
-UNDER_FROM, UNDER_STEP, UNDER_M = 0.015, 0.09, 0.0005
+UNDER_FROM, UNDER_STEP, UNDER_M = 0.015, 0.09, 0.0006
 TIP = 0.35
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse as sp
 
-from render.people.shell import catmull, normals_of
+from render.people.shell import normals_of
 
 # y, z of the hairline as a profile shows it: forehead, temple, sideburn, over the ear, behind it, nape.
 HAIRLINE = np.array(
@@ -58,8 +58,8 @@ class Scalp:
                 & (middle[:, 2] > -0.75)
             )
         ]
-        first, fine = catmull(head, len(template))
-        second, self.quads = catmull(fine, first.shape[0])
+        first, fine = split(head, len(template))
+        second, self.quads = split(fine, first.shape[0])
         self.matrix: sp.csr_matrix = (second @ first).tocsr()
         self.at = self.matrix @ at
         self._normals = normals_of(self.at, self.quads)
@@ -126,6 +126,24 @@ def eyes_and_size(points: np.ndarray, quads: dict[str, np.ndarray]) -> tuple[np.
     balls = [points[np.unique(quads[k])] for k in ("helper-l-eye", "helper-r-eye")]
     eye = np.mean([b.mean(axis=0) for b in balls], axis=0)
     return eye, float(points[np.unique(quads["body"]), 2].max() - eye[2])
+
+
+def split(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Each of (Q, 4) quads of a mesh of ``count`` vertices into four, on itself: (C, count) weights, (4Q, 4) quads.
+
+    Not smoothed: what is smoothed sinks below the skin that the picture shows.
+    """
+    n, q = count, len(quads)
+    pairs = np.sort(np.stack([quads, np.roll(quads, -1, axis=1)], axis=2).reshape(-1, 2), axis=1)
+    edges, of = np.unique(pairs, axis=0, return_inverse=True)
+    of, e = of.reshape(q, 4), len(edges)
+    rows = np.concatenate([np.arange(n), n + np.repeat(np.arange(e), 2), n + e + np.repeat(np.arange(q), 4)])
+    weights = np.concatenate([np.ones(n), np.full(2 * e, 0.5), np.full(4 * q, 0.25)])
+    columns = np.concatenate([np.arange(n), edges.ravel(), quads.ravel()])
+    matrix = sp.coo_matrix((weights, (rows, columns)), shape=(n + e + q, n)).tocsr()
+    middle = n + e + np.arange(q)
+    fine = [np.stack([quads[:, i], n + of[:, i], middle, n + of[:, i - 1]], axis=1) for i in range(4)]
+    return matrix, np.concatenate(fine)
 
 
 def polyline_distance(points: np.ndarray, line: np.ndarray) -> np.ndarray:
