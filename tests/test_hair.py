@@ -86,12 +86,12 @@ def shoot(light, tmp_path_factory):
 
     engine = BlenderEngine(Engine(samples=16, denoiser="none"), 1, tmp_path_factory.mktemp("engine"))
 
-    def taken(people: list[PersonMesh], camera: Camera, samples: int, shadows: bool = False):
+    def taken(people: list[PersonMesh], camera: Camera, samples: int, box=None, shadows: bool = False):
         import bpy
 
         bpy.context.scene.cycles.samples = samples
         scene = Scene(people, camera, light, 3, shadows=shadows)
-        return engine.render(scene, None if shadows else embree.region(people, camera))
+        return engine.render(scene, None if shadows else box or embree.region(people, camera))
 
     return taken
 
@@ -147,20 +147,21 @@ def test_strands_keep_their_own_depth_class_and_person(long_haired):
 
 
 def test_alpha_is_that_of_a_thousand_samples_where_hair_ends(long_haired, shoot):
-    camera = close_up(long_haired, 60, 80)
-    truth = embree.cast([long_haired], camera)
-    few, many = shoot([long_haired], camera, 16), shoot([long_haired], camera, 1024)
+    camera = close_up(long_haired, 120, 160)
+    strand = embree.cast([long_haired], camera).strand
+    # An edge of the hair is enough: a thousand samples are dear.
+    box = (0, 60, 50, 100)
+    few, many = (np.clip(shoot([long_haired], camera, n, box).coverage, 0, 1) for n in (16, 1024))
     caster = embree.Caster([long_haired], camera.world_to_camera)
-    strand = truth.strand | few.strand
-    found = coverage.refined(np.clip(few.coverage, 0, 1), strand, camera, caster)
-    reference = np.clip(many.coverage, 0, 1)
-    part = coverage.band(reference, strand) & (reference > 0.005) & (reference < 0.995)
-    assert part.sum() > 200
-    error = np.abs(found - reference)[part].mean()
-    assert error < 0.02, error
-    assert error < 0.6 * np.abs(few.coverage - reference)[part].mean()
-    outside = ~coverage.band(few.coverage, strand)
-    assert np.array_equal(found[outside], np.clip(few.coverage, 0, 1)[outside])
+    found = coverage.refined(few, strand, camera, caster)
+    part = np.zeros(strand.shape, bool)
+    part[62:98, 2:48] = (coverage.band(many, strand) & (many > 0.005) & (many < 0.995))[62:98, 2:48]
+    assert part.sum() > 60
+    error, raw = (np.abs(alpha - many)[part].mean() for alpha in (found, few))
+    assert error < 0.02, (error, raw)
+    assert error < 0.6 * raw
+    outside = ~coverage.band(few, strand)
+    assert np.array_equal(found[outside], few[outside])
 
 
 def test_hair_normals_turn_slowly_from_pixel_to_pixel(long_haired, bearded):
@@ -178,20 +179,22 @@ def test_hair_normals_turn_slowly_from_pixel_to_pixel(long_haired, bearded):
 
 
 def test_no_scalp_shows_where_hair_grows(long_haired, bearded):
-    body, _ = _studio()
-    scalp = Scalp(body.template, groups(), body.skull)
-    inside = scalp.hairline(scalp.at) > 0.12
-    for person in (long_haired, bearded, one("afro"), one("buzz", "male")):
-        # Skin's quads come first in the mesh and keep the base mesh's points: those well inside the hairline stay hidden.
+    import cv2
+
+    for person in (long_haired, bearded):
+        bare = dataclasses.replace(person, strands=[])
         for azimuth in (0.3, 2.0, 3.6):
             camera = close_up(person, 96, 128, azimuth)
-            truth = embree.cast([person], camera)
-            skin = (truth.mask > 0) & (truth.segmentation == ID["Face_Neck"]) & ~truth.strand
-            rays = frames.camera_rays(camera.K, 96, 128)[skin] * truth.depth[skin][:, None]
-            world = (rays - camera.world_to_camera[:3, 3]) @ camera.world_to_camera[:3, :3]
-            bare = world[:, 2] > person.landmarks["head_top"][2] - 0.035
-            assert bare.sum() <= 3, (azimuth, bare.sum())
-    assert inside.sum() > 1000
+            under, whole = embree.cast([bare], camera), embree.cast([person], camera)
+            layer = under.segmentation == ID["Hair"]
+            assert layer.sum() > 300
+            # The tinted layer has no holes through which skin comes; at its ragged edge skin may.
+            filled = cv2.morphologyEx(layer.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+            inner = cv2.erode(filled, np.ones((5, 5), np.uint8)) > 0
+            assert (inner & ~layer).sum() <= 0.003 * inner.sum()
+            assert (whole.segmentation[inner] == ID["Hair"]).mean() > 0.997
+            # And strands alone cover nearly all of it.
+            assert whole.strand[inner].mean() > 0.85
 
 
 def test_merged_strands_cover_the_same_with_fewer(long_haired):

@@ -17,8 +17,8 @@ from render.scene import Camera
 RAYS = 64
 # The band: within so many pixels of a strand, and of a pixel that Cycles found half covered.
 REACH_PX = 2
-# Cycles' default pixel filter: Blackman-Harris, so wide in pixels.
-FILTER_PX = 1.5
+# Cycles' default pixel filter, a Blackman-Harris window: its width of 1.5 px is doubled (scene/film.cpp).
+FILTER_PX = 3.0
 AT_ONCE = 1 << 17
 
 
