@@ -21,7 +21,7 @@ import numpy as np
 from manifests.assets import AnnySource
 from manifests.bodies import BodyPrior, PosePrior
 from manifests.seeds import generator
-from render.assets.anny import AnnyPeople, _studio, assemble
+from render.assets.anny import AnnyPeople, _parts, _studio, assemble
 from render.people import joints, shape
 from render.people.doll import Doll
 from render.people.identity import draw_look
@@ -51,8 +51,8 @@ def main() -> None:
         clock.lap("pose")
         posed = body.posed(look.shape.phenotype, pose.rotations, look.shape.changes, pose.actions)
         clock.lap("body")
-        pieces = wardrobe.dress(look, posed)
-        assemble(pieces, look, np.zeros(3))
+        pieces, _ = wardrobe.dress(look, posed)
+        assemble(pieces, look, np.zeros(3), _parts())
         clock.lap("clothes")
         # The first two warm caches that live as long as a worker does.
         if j >= 2:

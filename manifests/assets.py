@@ -8,6 +8,7 @@ from pydantic import Field
 
 from manifests.bodies import BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
+from manifests.hair import HairPrior
 from manifests.model import Model
 
 Unit = Literal["auto", "m", "cm", "mm", "inch"]
@@ -24,6 +25,7 @@ class AnnySource(Model):
     body: BodyPrior = BodyPrior()
     pose: PosePrior = PosePrior()
     clothes: ClothesPrior = ClothesPrior()
+    hair: HairPrior = HairPrior()
     keypoints: KeypointSet = Field("sapiens308", description="which points a row lists; absent ones have visibility 0")
 
 

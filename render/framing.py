@@ -10,6 +10,7 @@ from manifests.frames import camera_centre, camera_rays, look_at, to_camera
 from manifests.priors import FACE_AZIMUTH, FULL_FRAME_MM, CameraPrior
 from render.groundtruth.embree import Caster
 from render.scene import Camera, PersonMesh
+from render.strands import solid
 
 # Someone who is to stand before the subject does so this far beside the line of sight: half a body's width.
 BESIDE_DEG = (8.0, 32.0)
@@ -30,7 +31,7 @@ def subject(person: PersonMesh, framing: str) -> np.ndarray:
 
     face: above the chin, with a little neck; upper: above the hips; full: everyone's all.
     """
-    vertices = person.mesh.vertices.astype(np.float64)
+    vertices = solid(person).mesh.vertices.astype(np.float64)
     if framing == "full":
         return vertices
     top, chin, hips = (person.landmarks[k] for k in ("head_top", "chin", "hips"))
@@ -81,6 +82,7 @@ def visible_share(people: list[PersonMesh], camera: Camera) -> float:
     eye = camera_centre(camera.world_to_camera)
     if any(np.linalg.norm(p.mesh.vertices - eye, axis=1).min() < NEAREST_M for p in people):
         return 0.0
+    people = [solid(p) for p in people]
     scale = COARSE_PX / max(camera.width, camera.height)
     size = max(1, round(camera.width * scale)), max(1, round(camera.height * scale))
     K = np.diag([size[0] / camera.width, size[1] / camera.height, 1.0]) @ camera.K

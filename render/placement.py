@@ -10,7 +10,8 @@ import dataclasses
 import numpy as np
 
 from manifests.priors import PeoplePrior
-from render.scene import Mesh, PersonMesh
+from render.scene import Mesh, PersonMesh, Strands
+from render.strands import solid
 
 # Bodies are kept apart slab by slab: outstretched arms may pass over a lower neighbour's head.
 SLAB_M = 0.05
@@ -32,8 +33,8 @@ def stand_together(people: list[PersonMesh], prior: PeoplePrior, rng: np.random.
         angle = rng.uniform(-np.pi, np.pi)
         direction = np.array([np.cos(angle), np.sin(angle)])
         middle = np.mean([_middle(p.mesh) for p in placed], axis=0)
-        reach = np.max(_stacked([support(p.mesh, direction) for p in placed]), axis=0)
-        front = support(turned.mesh, -direction)
+        reach = np.max(_stacked([support(solid(p).mesh, direction) for p in placed]), axis=0)
+        front = support(solid(turned).mesh, -direction)
         shared = min(len(reach), len(front))
         distance = float((reach[:shared] + front[:shared]).max() + rng.uniform(*prior.gap_m) - middle @ direction)
         placed.append(moved(turned, 0.0, middle + distance * direction))
@@ -64,14 +65,20 @@ def moved(person: PersonMesh, yaw: float, offset: np.ndarray) -> PersonMesh:
     def place(points: np.ndarray) -> np.ndarray:
         return np.asarray(points, np.float64) @ turn.T + shift
 
-    mesh = dataclasses.replace(
-        person.mesh,
-        vertices=place(person.mesh.vertices).astype(np.float32),
-        corner_normals=(person.mesh.corner_normals @ turn.T).astype(np.float32),
-    )
+    def stand(mesh: Mesh) -> Mesh:
+        return dataclasses.replace(
+            mesh,
+            vertices=place(mesh.vertices).astype(np.float32),
+            corner_normals=(mesh.corner_normals @ turn.T).astype(np.float32),
+        )
+
+    def comb(strands: Strands) -> Strands:
+        return dataclasses.replace(strands, points=place(strands.points).astype(np.float32), proxy=stand(strands.proxy))
+
     return dataclasses.replace(
         person,
-        mesh=mesh,
+        mesh=stand(person.mesh),
+        strands=[comb(s) for s in person.strands],
         landmarks={k: place(v) for k, v in person.landmarks.items()},
         keypoints=None if person.keypoints is None else place(person.keypoints),
         bones=None

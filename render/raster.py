@@ -22,6 +22,7 @@ from manifests.errors import InputError
 from manifests.frames import opengl_from_opencv, to_camera
 from render import lighting
 from render.scene import UNSEEN_ALPHA, Camera, Material, PersonMesh, Scene
+from render.strands import solid
 
 SHADERS = Path(__file__).parent / "shaders"
 # Soname -> Debian/Ubuntu package; without the last of them EGL finds no driver on a machine without a GPU.
@@ -60,7 +61,7 @@ class Raster:
         scene = self._gl.Scene(bg_color=[0.0, 0.0, 0.0, 0.0])
         nearest, farthest = np.inf, NEAR_M
         kept: dict[int, tuple[np.ndarray, Any]] = {}
-        for person in people:
+        for person in map(solid, people):
             # In float64 and in the camera's frame, as Embree gets it: the GPU's float32 then holds tenths of a micron.
             points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
             nearest, farthest = min(nearest, points[:, 2].min()), max(farthest, points[:, 2].max())

@@ -68,6 +68,25 @@ EMPTY = Mesh(
 )
 
 
+@dataclasses.dataclass(eq=False)
+class Strands:
+    """A head's hair, a beard or a pair of brows: N centre lines of K points with a radius, which both engines draw as the
+    same round Catmull-Rom curves. Strands stand in no order: the first n are a fair sample of all.
+
+    ``points``: (N, K, 3) float32 world metres. ``radius``: (N, K) float32 metres, half a strand's thickness. ``color``:
+    (N, 3) float32 linear RGB. ``part``: Sapiens2 class. ``proxy``: a smooth surface
+    round the strands' volume, whose normals are theirs (DAViD, A.1); it stands for them where strands cannot be.
+    """
+
+    name: str
+    points: np.ndarray
+    radius: np.ndarray
+    color: np.ndarray
+    part: int
+    proxy: Mesh
+    roughness: float = 0.42
+
+
 @dataclasses.dataclass(frozen=True)
 class Pose:
     """How a rigged file is to stand: a frame of a clip, then bones turned by degrees about their own x, y, z axes.
@@ -113,7 +132,7 @@ class PersonMesh:
 
     ``keypoints``: (J, 3) float64 world metres or None; ``keypoint_set`` names them ("coco17").
     ``landmarks``: world metres of named points for framing: "head_top", "chin", "hips", "feet" -> (3,) float64.
-    ``rights``: dict with the keys of sample.RIGHTS.
+    ``rights``: dict with the keys of sample.RIGHTS. ``strands``: hair that is no part of ``mesh``.
     ``phenotype``: who it is, the same in all samples; ``pose``: what it does in this one, where that is known.
     """
 
@@ -126,6 +145,7 @@ class PersonMesh:
     bones: dict[str, Any] | None = None
     phenotype: dict[str, Any] | None = None
     pose: dict[str, Any] | None = None
+    strands: list[Strands] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

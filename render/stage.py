@@ -22,9 +22,10 @@ from manifests.seeds import generator
 from render import backdrop, lighting
 from render.assets import Source, source_of
 from render.framing import ATTEMPTS, draw_camera
-from render.groundtruth import embree, keypoints, silhouette, verify
+from render.groundtruth import coverage, embree, keypoints, silhouette, verify
 from render.placement import stand_together
 from render.scene import Camera, Lighting, PersonMesh, Scene
+from render.strands import merged, merging
 
 if TYPE_CHECKING:
     from render.blender.engine import Frame
@@ -95,8 +96,9 @@ class Renderer:
         clock.lap("cycles")
         clock.laps |= frame.seconds
         del clock.laps["cycles"]
-        share = verify.check(
-            spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered
+        strand = truth.strand | frame.strand
+        share, strands = verify.check(
+            spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered, strand
         )
         clock.lap("verify")
         image, alpha = finish(frame, truth, caster, scene)
@@ -125,7 +127,7 @@ class Renderer:
             framing=spec.framing,
             lighting=lighting.described(scene.lighting, scene.backdrop),
             rights=rights,
-            agreement={"opaque": share, "strand": None},
+            agreement={"opaque": share, "strand": strands},
             engine={
                 "renderer": self._engine.name,
                 "version": self._engine.version,
@@ -137,11 +139,12 @@ class Renderer:
 
 def finish(frame: Frame, truth: embree.Truth, caster: embree.Caster, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """The picture over its background, (H, W, 3) uint8 sRGB, and the people's alpha, (H, W) uint8."""
-    covered = silhouette.settled(frame.coverage, truth.mask, caster, scene.camera)
+    strand = truth.strand | frame.strand
+    covered = silhouette.settled(frame.coverage, truth.mask, strand, caster, scene.camera)
+    covered = coverage.refined(np.clip(covered, 0, 1), strand, scene.camera, caster)
     # With shadows the film's alpha is the people's no more, and the shadow under a foot has its own share of an edge.
     rgba = frame.rgba if scene.shadows else silhouette.premultiplied(frame.rgba, covered)
-    image = lighting.composite(rgba, lighting.behind(scene))
-    return image, np.rint(np.clip(covered, 0, 1) * 255).astype(np.uint8)
+    return lighting.composite(rgba, lighting.behind(scene)), np.rint(covered * 255).astype(np.uint8)
 
 
 class Studio:
@@ -156,6 +159,7 @@ class Studio:
         self._maps = lighting.environments(stage.lighting, root)
         self._photographs = backdrop.photographs(stage.background, root)
         self._last: tuple[int, list[PersonMesh], Lighting] | None = None
+        self._merged: tuple[list[PersonMesh], tuple[tuple[int, ...], ...], list[PersonMesh]] | None = None
 
     def scene(self, spec: SampleSpec) -> Scene:
         """Everything the sample shows. People and light are drawn from generator(stage seed, "scene", its number), and
@@ -171,18 +175,28 @@ class Studio:
             people = [self._sources[i.asset].load(i.key, rng) for i in spec.identities]
             people = stand_together(people, stage.people, rng)
             self._last = (number, people, lighting.draw_lighting(stage.lighting, self._maps, rng))
-        _, people, light = self._last
+        _, everyone, light = self._last
         rng = generator(stage.seed, "sample", spec.index)
-        camera = draw_camera(people, spec.framing, stage.camera, stage.width, stage.height, rng)
+        camera = draw_camera(everyone, spec.framing, stage.camera, stage.width, stage.height, rng)
         if camera is None:
             raise SampleRejected(
                 spec.sample_id,
-                f"no camera of {ATTEMPTS} sees {people[0].identity_id} as render.camera asks; widen its ranges",
+                f"no camera of {ATTEMPTS} sees {everyone[0].identity_id} as render.camera asks; widen its ranges",
             )
         behind = backdrop.draw_backdrop(background, self._photographs, stage.width, stage.height, spec.sample_id, rng)
         if behind is not None and background.estimate_light:
             light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
+        people = self._seen_by(camera, everyone)
         return Scene(people, camera, light, int(rng.integers(2**31)), behind, background.ground_shadows)
+
+    def _seen_by(self, camera: Camera, people: list[PersonMesh]) -> list[PersonMesh]:
+        """``people`` with strands as fine as ``camera`` shows; the same list for views that need the same."""
+        times = merging(people, camera)
+        if all(n == 1 for counts in times for n in counts):
+            return people
+        if self._merged is None or self._merged[0] is not people or self._merged[1] != times:
+            self._merged = (people, times, merged(people, times))
+        return self._merged[2]
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -120,7 +120,7 @@ def retilted(people: list[PersonMesh], camera: Camera, normal: np.ndarray) -> np
     """
     caster = embree.Caster(people, camera.world_to_camera)
     rays = frames.camera_rays(camera.K, camera.width, camera.height).reshape(-1, 3)
-    face = caster.first_hits(rays)[0]
+    face = np.where((face := caster.first_hits(rays)[0]) < caster.triangles, face, -1)
     corners = np.concatenate([p.mesh.vertices.astype(np.float64)[p.mesh.faces] for p in people])[face]
     flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) @ camera.world_to_camera[:3, :3].T
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
@@ -142,7 +142,8 @@ def measured(scene: Scene, render) -> dict[str, tuple[int, int]]:
     frame, mapped = render(scene)
     _, plain = render(dataclasses.replace(scene, people=[unmapped(p) for p in people]))
     truth = embree.cast(people, camera, extras=("normal_shading",))
-    opaque = ~truth.layered
+    # Strands have their own limits: test_hair.py.
+    opaque = ~truth.layered & ~truth.strand & ~frame.strand
     use = (truth.mask > 0) & (frame.index > 0) & opaque
     inner = use & ~embree.silhouette_band(truth.mask)
     shaded = inner & ~retilted(people, camera, truth.normal_shading)

@@ -166,7 +166,7 @@ def test_keypoint_visibility_on_a_scene_whose_answer_is_known():
 def test_a_frame_on_which_the_engines_disagree_is_rejected():
     ball = person(trimesh.creation.icosphere(4, 0.4).apply_translation([0, 0, 1.0]))
     truth = embree.cast([ball], CAMERA)
-    assert verify.check("s", truth.depth, truth.mask, truth.depth, Verify()) == 1.0
+    assert verify.check("s", truth.depth, truth.mask, truth.depth, Verify()) == (1.0, None)
     off = truth.depth.copy()
     off[120:128, 80:88] += 2e-4
     with pytest.raises(SampleRejected, match="agree within 0.1 mm on 9"):

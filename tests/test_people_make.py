@@ -22,6 +22,7 @@ from render.assets.files import ScanFiles
 from render.assets.scan import quick
 from render.people.make import INDEX, make
 from render.stage import Renderer, pool
+from render.strands import solid
 from tests import runs
 
 pytestmark = pytest.mark.engine
@@ -38,7 +39,8 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn():
     people = AnnyPeople(AnnySource(count=COUNT), SEED)
-    return [people.load(str(j), generator(SEED, "pose", j)) for j in range(COUNT)]
+    # A file holds the surface of the hair's volume.
+    return [solid(people.load(str(j), generator(SEED, "pose", j))) for j in range(COUNT)]
 
 
 def middle(mesh) -> np.ndarray:

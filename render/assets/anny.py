@@ -27,8 +27,9 @@ from render.people.piece import Piece
 from render.people.pose import draw_pose
 from render.people.wardrobe import Wardrobe
 from render.scene import Mesh, PersonMesh
+from render.strands import shifted
 
-# No hair or hat is thicker than this over a skull.
+# No hat is thicker than this over a skull.
 HAT_M = 0.05
 
 
@@ -59,7 +60,9 @@ class AnnyPeople:
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         fabrics = tuple(path for path, _ in self._fabrics)
-        look = draw_look(generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics)
+        look = draw_look(
+            generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics, self._source.hair
+        )
         shape = look.shape
         body, wardrobe = _studio()
         figure = body.figure(shape.phenotype, shape.changes)
@@ -68,13 +71,15 @@ class AnnyPeople:
         )
         posed = body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
         bmi, height = builds.measured_bmi(figure.rest, groups()["body"])
-        pieces = wardrobe.dress(look, posed)
+        pieces, strands = wardrobe.dress(look, posed)
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift, _parts())
-        top, chin = head_marks(mesh, posed.vertices[body.skull] + shift)
+        strands = [shifted(s, shift) for s in strands]
+        hair = np.concatenate([s.proxy.vertices for s in strands])
+        top, chin = head_marks(mesh, hair, posed.vertices[body.skull] + shift)
         points = {name: landmarks(name)(posed.vertices, posed.keypoints) + shift for name in SETS}
         person = PersonMesh(
             identity_id=identity_id,
@@ -89,6 +94,7 @@ class AnnyPeople:
             keypoints=points[self._source.keypoints],
             keypoint_set=self._source.keypoints,
             bones={k: np.round(v + shift, 6).tolist() for k, v in posed.bones.items()},
+            strands=strands,
             phenotype={
                 "age_years": round(shape.age_years, 1),
                 "sex": shape.sex,
@@ -96,6 +102,8 @@ class AnnyPeople:
                 "bmi": round(bmi, 1),
                 "build": shape.build,
                 "monk_skin_tone": shape.skin_tone,
+                "hair": look.hair.name,
+                "beard": look.hair.beard_name,
                 "anny": {k: round(v, 4) for k, v in shape.phenotype.items()},
             },
             pose={
@@ -135,15 +143,16 @@ def _parts() -> Parts:
     return Parts(body.template, groups(), body.bone_names, body.weights, body.weight_bones)
 
 
-def head_marks(mesh: Mesh, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def head_marks(mesh: Mesh, hair: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(3,) highest and lowest point of a head, hair or hat included, over and under its middle.
 
-    ``skull``: (N, 3) metres, the vertices that its bone moves: a hand above the head is not part of it.
+    ``hair``: (M, 3) metres, its surface. ``skull``: (N, 3) metres, the vertices that its bone moves: a hand above the head is not part of it.
     """
     middle = (skull.min(0) + skull.max(0))[:2] / 2
     near = np.linalg.norm(mesh.vertices[:, :2] - middle, axis=1) < 0.12
     near &= mesh.vertices[:, 2] < skull[:, 2].max() + HAT_M
-    top = max(float(mesh.vertices[near, 2].max()) if near.any() else 0.0, float(skull[:, 2].max()))
+    over = hair[np.linalg.norm(hair[:, :2] - middle, axis=1) < 0.12]
+    top = max(float(p[:, 2].max()) for p in (mesh.vertices[near], over, skull) if len(p))
     return np.array([*middle, top]), np.array([*middle, skull[:, 2].min()])
 
 

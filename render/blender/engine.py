@@ -19,6 +19,8 @@ import OpenEXR
 from manifests.errors import InputError, RenderError
 from manifests.job import Engine
 from render.blender.build import build_camera, build_ground, build_lamp, build_person, build_world
+from render.blender.hair import build_strands, light_strands
+from render.lighting import irradiance
 from render.scene import PersonMesh, Scene
 from render.textures import fitted, halved
 
@@ -40,10 +42,23 @@ PASSES = {"Combined": ("Combined",), "Depth": ("Depth",), "Index": ("IndexOB", "
 LETTERS = {"Combined": "RGBA", "Normal": "XYZ"}
 # An AOV that people's materials set to 1: their coverage, when the film's alpha also holds shadows on the ground.
 PERSON_PASS = {"Person": ("Person",)}
-KINDS = ("objects", "meshes", "cameras", "materials", "images", "worlds", "textures", "lights", "node_groups")
+KINDS = (
+    "objects",
+    "meshes",
+    "hair_curves",
+    "cameras",
+    "materials",
+    "images",
+    "worlds",
+    "textures",
+    "lights",
+    "node_groups",
+)
 # Pictures that Blender itself keeps.
 OWN_IMAGES = ("RENDER_RESULT", "COMPOSITING")
 MISS_M = 1e9
+# Object indices of strands count from here, those of meshes from 1.
+STRAND_INDEX = 1000
 
 
 @dataclasses.dataclass
@@ -52,7 +67,8 @@ class Frame:
 
     ``rgba``: (H, W, 4) float32 linear Rec.709, premultiplied, film transparent, shadows on the ground included.
     ``coverage``: (H, W) float32, the people's share of each pixel. ``depth``: (H, W) float32 planar z in metres, 0 where
-    missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``log``: what Blender printed.
+    missed. ``index``: (H, W) int32, position in scene.people + 1, 0 where missed. ``strand``: (H, W) bool, that is a
+    strand of theirs. ``log``: what Blender printed.
     ``seconds``: wall-clock time by step: "build" the scene, "sync" it to Cycles, "trace" (denoising included), "read".
     """
 
@@ -60,6 +76,7 @@ class Frame:
     coverage: np.ndarray
     depth: np.ndarray
     index: np.ndarray
+    strand: np.ndarray
     log: str
     seconds: dict[str, float]
 
@@ -117,12 +134,14 @@ class BlenderEngine:
         passes = {name: uncropped(pixels, scene, border) for name, pixels in passes.items()}
         depth = passes["Depth"][..., 0]
         index = np.where((depth > 0) & (depth < MISS_M), np.rint(passes["Index"][..., 0]), 0).astype(np.int32)
+        strand = index > STRAND_INDEX
+        index = np.where(strand, index - STRAND_INDEX, index)
         rgba = passes["Combined"]
         coverage = passes["Person"][..., 0] if scene.shadows else rgba[..., 3]
         sync = sync_seconds(printed)
         seconds = {"build": at[1] - at[0], "sync": sync, "trace": self._traced - sync}
         seconds["read"] = at[2] - at[1] - self._traced
-        return Frame(rgba, coverage, np.where(index > 0, depth, 0), index, printed, seconds)
+        return Frame(rgba, coverage, np.where(index > 0, depth, 0), index, strand, printed, seconds)
 
     def _trace(self, wanted: dict[str, tuple[str, ...]], eevee: bool = False) -> dict[str, np.ndarray]:
         """Run one engine over the scene as it stands; the passes ``wanted``."""
@@ -153,6 +172,8 @@ class BlenderEngine:
             cycles.denoiser = "OPENIMAGEDENOISE"
             cycles.denoising_prefilter, cycles.denoising_quality = DENOISER[s.denoiser]
             cycles.denoising_use_gpu = self.device != "cpu"
+        # Round curves, which Embree meets in the same points; ribbons turn with the ray and differ on a third of the pixels.
+        scene.cycles_curves.shape = "THICK"
         render.film_transparent = True
         render.use_persistent_data = False
         render.use_compositing = render.use_sequencer = False
@@ -188,6 +209,10 @@ class BlenderEngine:
             obj = build_person(person, scene.shadows)
             obj.pass_index = i + 1
             blender.collection.objects.link(obj)
+            for strands in person.strands:
+                obj = build_strands(strands, "Person" if scene.shadows else None)
+                obj.pass_index = STRAND_INDEX + i + 1
+                blender.collection.objects.link(obj)
         self._kept = (scene.people, scene.shadows, times, {kind: set(getattr(bpy.data, kind)) for kind in KINDS})
 
     def _build(self, scene: Scene, border: tuple[int, int, int, int] | None) -> None:
@@ -205,6 +230,8 @@ class BlenderEngine:
         build_world(scene.lighting)
         for lamp in scene.lighting.lamps:
             build_lamp(lamp)
+        around = np.concatenate([np.eye(3), -np.eye(3)])
+        light_strands(float(irradiance(scene.lighting, around).mean()))
         # With an environment alone the light tree costs more than it gives; among lamps it finds the near ones.
         blender.cycles.use_light_tree = bool(scene.lighting.lamps)
         width, height = scene.camera.width, scene.camera.height

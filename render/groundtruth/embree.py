@@ -14,8 +14,11 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
 from manifests.frames import camera_rays, to_camera
+from render.groundtruth.locks import Locks
 from render.groundtruth.surface import albedo, bent_normals, sample_texture, tangents
+from render.lighting import srgb
 from render.scene import UNSEEN_ALPHA, Camera, PersonMesh
+from render.strands import outline
 
 # Layers of cut-out hair or cloth a ray may pass before it counts as stopped.
 MAX_LAYERS = 64
@@ -30,6 +33,7 @@ class Truth:
     uint8, person + 1.
 
     ``layered``: (H, W) bool, the ray went through a blended layer: there Cycles' own depth is a matter of chance.
+    ``strand``: (H, W) bool, the first surface is a strand's.
     ``segmentation``: (H, W) uint8 classes, 255 where unlabelled, None when no mesh has parts. ``normal_shading``: as
     ``normal``, after normal maps; ``albedo``: (H, W, 3) uint8 sRGB; None unless asked for. All 0 where nothing is hit.
     """
@@ -39,12 +43,17 @@ class Truth:
     mask: np.ndarray
     segmentation: np.ndarray | None
     layered: np.ndarray
+    strand: np.ndarray
     normal_shading: np.ndarray | None = None
     albedo: np.ndarray | None = None
 
 
 class Caster:
-    """The people of one frame as one Embree scene in the camera frame."""
+    """The people of one frame as one Embree scene in the camera frame, and their strands.
+
+    A hit is told by its "face": a triangle of all meshes in their order, or ``triangles`` plus the place of a strand
+    of all sets; and by its "weights": barycentric ones on a triangle, the point itself in the camera frame on a strand.
+    """
 
     def __init__(self, people: list[PersonMesh], world_to_camera: np.ndarray, see_through: bool = True) -> None:
         self._people, self._see_through = people, see_through
@@ -54,20 +63,22 @@ class Caster:
         self._rotation = rotation = world_to_camera[:3, :3]
         self._corner_normals = np.concatenate([p.mesh.corner_normals.astype(np.float64) @ rotation.T for p in people])
         counts = [len(p.mesh.faces) for p in people]
-        self.person = np.repeat(np.arange(len(people)), counts)
+        self.triangles, self._locks = sum(counts), Locks(people, world_to_camera)
+        self.person = np.concatenate([np.repeat(np.arange(len(people)), counts), self._locks.person])
         self._first = np.concatenate([[0], np.cumsum(counts)])
         self._blended = np.concatenate(
             [np.array([x.alpha_mode == "blend" for x in p.mesh.materials])[p.mesh.material_index] for p in people]
         )
         # (N,) of the last first_hits: which rays went through a blended layer.
         self.through = np.zeros(0, bool)
+        self._opaque: EmbreeScene | None = None
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, np.ascontiguousarray(self._triangles, np.float32))
 
     def first_hits(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First opaque surface along rays from the camera: face, planar z, barycentric weights.
+        """First opaque surface along rays from the camera: face, planar z, weights.
 
-        ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 global face or -1, (N,) float64
+        ``directions``: (N, 3) float64 camera frame with z = 1. Returns (N,) int64 face or -1, (N,) float64
         metres, (N, 3) float64 weights. Layers are seen through where Material.alpha_mode says that nothing is there; those
         that "blend" stop a ray wherever they are drawn at all when the caster was told not to see through.
         """
@@ -91,6 +102,11 @@ class Caster:
             alive = alive[~solid]
             if not len(alive):
                 break
+        if self._locks.sets:
+            which, nearer = self._locks.first_hits(directions, np.where(face >= 0, z, np.inf))
+            on = which >= 0
+            face[on], z[on] = self.triangles + which[on], nearer[on]
+            weights[on] = directions[on] * nearer[on, None]
         return face, z, weights
 
     def blocked(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,30 +128,50 @@ class Caster:
         TriangleMesh(scene, np.ascontiguousarray(self._triangles[opaque], np.float32))
         return np.asarray(scene.run(origins, directions, query="OCCLUDED")) >= 0, anything
 
+    def covered(self, directions: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether rays from the camera along ``directions`` (N, 3) meet anything that stops them."""
+        solid = all(m.alpha_mode != "cutout" for p in self._people for m in p.mesh.materials)
+        if not solid or not self._see_through:
+            return self.first_hits(directions)[0] >= 0
+        if self._opaque is None:
+            self._opaque = EmbreeScene()
+            TriangleMesh(self._opaque, np.ascontiguousarray(self._triangles[~self._blended], np.float32))
+        hit = (
+            self._opaque.run(np.zeros_like(directions, np.float32), directions.astype(np.float32), query="OCCLUDED")
+            >= 0
+        )
+        hit[~hit] = self._locks.covered(directions[~hit])
+        return hit
+
     def normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """(N, 3) float64 unit interpolated vertex normals, camera frame; turned round where a sheet is seen from
-        behind.
+        behind. Of a strand, the normal of its volume.
         """
-        n = np.einsum("nk,nkc->nc", weights, self._corner_normals[face])
-        return self._towards(face, n, directions)
+        out, flat = np.zeros((len(face), 3)), face < self.triangles
+        n = np.einsum("nk,nkc->nc", weights[flat], self._corner_normals[face[flat]])
+        out[flat] = self._towards(face[flat], n, directions[flat])
+        out[~flat] = self._locks.normals(face[~flat] - self.triangles, weights[~flat])
+        return out
 
     def shading_normals(self, face: np.ndarray, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """(N, 3) float64 as ``normals``, after the materials' normal maps."""
-        n = np.zeros((len(face), 3))
+        n, flat = self.normals(face, weights, directions), face < self.triangles
         for i, person in enumerate(self._people):
-            mine = np.flatnonzero(self.person[face] == i)
+            mine = np.flatnonzero((self.person[face] == i) & flat)
             if len(mine):
                 mesh = person.mesh
                 mapped = mesh.uv is not None and any(m.normal_texture is not None for m in mesh.materials)
                 tangent = tangents(mesh) if mapped else np.zeros((len(mesh.faces), 3, 4))
                 n[mine] = bent_normals(mesh, face[mine] - self._first[i], weights[mine], tangent) @ self._rotation.T
-        return self._towards(face, n, directions)
+        n[flat] = self._towards(face[flat], n[flat], directions[flat])
+        return n
 
     def albedo(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(N, 3) uint8 sRGB base colour."""
-        out = np.zeros((len(face), 3), np.uint8)
+        out, strand = np.zeros((len(face), 3), np.uint8), face >= self.triangles
+        out[strand] = np.rint(srgb(self._locks.color[face[strand] - self.triangles]) * 255)
         for i, person in enumerate(self._people):
-            mine = np.flatnonzero(self.person[face] == i)
+            mine = np.flatnonzero((self.person[face] == i) & ~strand)
             out[mine] = albedo(person.mesh, face[mine] - self._first[i], weights[mine])
         return out
 
@@ -157,7 +193,7 @@ class Caster:
             p.mesh.part if p.mesh.part is not None else np.full(len(p.mesh.faces), UNLABELLED, np.uint8)
             for p in self._people
         ]
-        return np.concatenate(labels)[face]
+        return np.concatenate([*labels, self._locks.part])[face]
 
     def _geometric(self, face: np.ndarray) -> np.ndarray:
         t = self._triangles[face]
@@ -225,7 +261,7 @@ def whole(person: PersonMesh, camera: Camera) -> bool:
 
 def _extent(person: PersonMesh, camera: Camera) -> np.ndarray:
     """(4,) float64 x0, y0, x1, y1 px in whole pixels, of the frame or not; endless when part is beside the camera."""
-    points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
+    points = to_camera(outline(person), camera.world_to_camera)
     if (points[:, 2] < 0.02).any():
         return np.array([-np.inf, -np.inf, np.inf, np.inf])
     uv = (points @ camera.K.T)[:, :2] / points[:, 2:]
@@ -251,6 +287,7 @@ def cast(
         np.zeros((h, w), np.uint8),
         None,
         np.zeros((h, w), bool),
+        np.zeros((h, w), bool),
     )
     if any(p.mesh.part is not None for p in people):
         truth.segmentation = np.zeros((h, w), np.uint8)
@@ -267,6 +304,7 @@ def cast(
     truth.depth[ys, xs] = z[hit]
     truth.normal[ys, xs] = caster.normals(face[hit], weights[hit], directions[hit])
     truth.mask[ys, xs] = caster.person[face[hit]] + 1
+    truth.strand[ys, xs] = face[hit] >= caster.triangles
     if truth.segmentation is not None:
         truth.segmentation[ys, xs] = caster.parts(face[hit])
     if "albedo" in extras:
@@ -284,7 +322,7 @@ def visible_fraction(person: PersonMesh, index: int, mask: np.ndarray, camera: C
     Solid angle and not pixels: on an endless frame a hand beside the camera would cover more than all the rest.
     Sampled on a grid of about ``rays`` directions; ``mask``: (H, W) uint8, ``index`` its id.
     """
-    points = to_camera(person.mesh.vertices.astype(np.float64), camera.world_to_camera)
+    points = to_camera(outline(person), camera.world_to_camera)
     toward = points / np.linalg.norm(points, axis=1, keepdims=True)
     # Angles about the person's middle, so that no one straddles the seam behind the camera.
     frame = _frame_of(toward.mean(axis=0))

@@ -21,15 +21,17 @@ RAYS, STEP = 21, 13
 LEAST_ALPHA = 0.02
 
 
-def settled(alpha: np.ndarray, mask: np.ndarray, caster: Caster, camera: Camera) -> np.ndarray:
+def settled(alpha: np.ndarray, mask: np.ndarray, strand: np.ndarray, caster: Caster, camera: Camera) -> np.ndarray:
     """``alpha`` (H, W) float32 of Cycles with the pixels at silhouettes of opaque surfaces counted again by rays.
 
-    ``mask``: (H, W) uint8, 0 where a pixel's centre shows nobody. Pixels whose window holds anything cut out or blended
-    keep Cycles' value, as do those more than two pixels from every change of ``mask``.
+    ``mask``: (H, W) uint8, 0 where a pixel's centre shows nobody; ``strand``: (H, W) bool, where it shows a strand. Pixels
+    whose window holds anything cut out or blended keep Cycles' value, as do those near strands (coverage.py) and those more
+    than two pixels from every change of ``mask``.
     """
     here = (mask > 0).astype(np.uint8)
     around = np.ones((5, 5), np.uint8)
     edge = cv2.dilate(here, around) != cv2.erode(here, around)
+    edge &= cv2.dilate(strand.astype(np.uint8), around) == 0
     if not edge.any():
         return alpha
     # The window of an edge pixel reaches into its eight neighbours.

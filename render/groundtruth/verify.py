@@ -34,10 +34,24 @@ def check(
     other: np.ndarray,
     limits: Verify,
     skip: np.ndarray | None = None,
-) -> float:
-    """``agreement``, or SampleRejected with the figure and the worst pixel."""
+    strand: np.ndarray | None = None,
+) -> tuple[float, float | None]:
+    """``agreement`` on what is no strand and on strands, None where there is none; or SampleRejected with the figure and
+    the worst pixel. ``strand``: (H, W) bool, either engine meets a strand first.
+    """
     if not mask.any():
         raise SampleRejected(sample_id, "nobody in the frame")
+    skip = np.zeros(mask.shape, bool) if skip is None else skip
+    strands: float | None = None
+    if strand is not None and (strand & ~skip).any():
+        strands = agreement(depth, mask, other, limits.tolerance_m, skip | ~strand)
+        skip = skip | strand
+        if strands < limits.strand_share:
+            raise SampleRejected(
+                sample_id,
+                f"Embree and Cycles agree within {limits.tolerance_m * 1e3:g} mm on {strands:.2%} of the strands' pixels, "
+                f"{limits.strand_share:.2%} needed",
+            )
     share = agreement(depth, mask, other, limits.tolerance_m, skip)
     if share < limits.opaque_share:
         both = (mask != 0) & (other > 0)
@@ -48,4 +62,4 @@ def check(
             f"Embree and Cycles agree within {limits.tolerance_m * 1e3:g} mm on {share:.4%} of the foreground, "
             f"{limits.opaque_share:.2%} needed ({differ} pixels differ in coverage, worst depth {worst * 1e3:.2f} mm)",
         )
-    return share
+    return share, strands

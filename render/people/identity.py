@@ -8,6 +8,8 @@ import numpy as np
 
 from manifests.bodies import BodyPrior
 from manifests.clothes import ClothesPrior
+from manifests.hair import HairPrior
+from render.people.hair_look import HairLook, draw_hair
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
 
@@ -16,7 +18,6 @@ from render.people.shape import Shape, draw_shape
 # and yellowness they find there (about 28 to 70, a* 9 to 10.5, b* 12 to 16; Xiao et al. 2017, Skin Research and Technology).
 MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
 SKIN_LAB = np.array([[28.0, 9.0, 12.0], [70.0, 10.5, 16.0]])
-HAIR_SRGB = ["0c0a09", "1c1411", "33221a", "53361f", "7a5230", "a87b43", "c9a66b", "6e6a66", "b9b4ad", "7a2e14"]
 IRIS_SRGB = ["3b2314", "5a3a1e", "6b7a4b", "4f6f8f", "7d8a94"]
 
 
@@ -27,8 +28,7 @@ class Look:
     shape: Shape
     skin: tuple[float, float, float]
     monk: int
-    hair: tuple[float, float, float]
-    hair_style: str
+    hair: HairLook
     iris: tuple[float, float, float]
     outfit: Outfit
 
@@ -43,22 +43,20 @@ def draw_look(
     prior: BodyPrior | None = None,
     clothes: ClothesPrior | None = None,
     textures: tuple[str, ...] = (),
+    hair: HairPrior | None = None,
 ) -> Look:
     """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent.
 
     ``textures``: files of the user's fabrics.
     """
     shape = draw_shape(rng, prior or BodyPrior())
-    male, monk = shape.sex == "male", shape.skin_tone - 1
-    hair = HAIR_SRGB[rng.choice([7, 8])] if shape.age_years > 66 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]
-    styles = ("short", "crop") if male else ("long", "long", "short")
+    monk = shape.skin_tone - 1
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
     return Look(
         shape=shape,
         skin=skin_albedo(shape.skin_tone),
         monk=monk + 1,
-        hair=linear(hair),
-        hair_style=str(rng.choice(styles)),
+        hair=draw_hair(rng, shape, outfit.of("hat") is not None, hair or HairPrior()),
         iris=linear(str(rng.choice(IRIS_SRGB[: 2 if monk > 5 else 5]))),
         outfit=outfit,
     )

@@ -29,6 +29,7 @@ from render.assets.anny import AnnyPeople
 from render.assets.keypoints import ENDING
 from render.people.glb import ATTRIBUTE, glb, y_up
 from render.scene import PersonMesh
+from render.strands import solid
 
 INDEX = "people.jsonl"
 FRAME = "glTF: x to the person's left, y up, z forward, metres"
@@ -80,7 +81,10 @@ def _finished(at: Path, made_from: str) -> dict[str, Any] | None:
 
 
 def _write(at: Path, person: PersonMesh, points: dict[str, np.ndarray], drawn: dict[str, Any]) -> dict[str, Any]:
-    """Files of one person, its sidecar last. ``points``: set -> (J, 3) world metres, NaN where absent."""
+    """Files of one person, its sidecar last. GLB has no strands: hair goes into it as the surface round its volume.
+    ``points``: set -> (J, 3) world metres, NaN where absent.
+    """
+    person = solid(person)
     data, order = glb(person.mesh, person.identity_id, person.rights)
     placed = {name: [_place(p) for p in y_up(found)] for name, found in points.items()}
     told = {

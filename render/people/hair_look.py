@@ -1,0 +1,347 @@
+"""A person's generator, age, sex and skin -> hair: style, colour, how much of it is left, brows and beard.
+
+Sources: Norwood grades by age (Hamilton 1951), grey by age (Panhard et al. 2012, British Journal of Dermatology 167).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from manifests.hair import HairPrior
+from render.people.hair_face import Beard
+from render.people.hair_grow import Style
+from render.people.shape import Shape
+
+Colour = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class HairLook:
+    """``style``: None where the head is bald. ``recede``, ``crown``: 0 to 1, hair lost in front and at the crown.
+    ``grey``: share of white hairs. ``brow``: 0 sparse to 1 bushy. Colours are linear RGB; ``own_color`` and ``own_grey``
+    are those of brows, which are not dyed.
+    """
+
+    name: str
+    style: Style | None
+    color: Colour
+    own_color: Colour
+    beard_color: Colour
+    grey: float
+    own_grey: float
+    recede: float
+    crown: float
+    brow: float
+    beard: Beard | None
+    beard_name: str
+    seed: int
+
+
+STYLES: dict[str, Style | None] = {
+    "bald": None,
+    "buzz": Style(
+        0.007,
+        0.005,
+        0.005,
+        0.007,
+        lift=0.75,
+        comb=0.5,
+        fall=0.0,
+        volume=0.004,
+        frizz=0.5,
+        clump=0,
+        points=4,
+        count=18000,
+    ),
+    "crop": Style(
+        0.035,
+        0.012,
+        0.014,
+        0.035,
+        lift=0.6,
+        comb=0.8,
+        fall=0.15,
+        volume=0.010,
+        sweep=-0.4,
+        frizz=0.35,
+        clump=0.6,
+        points=8,
+    ),
+    "side_part": Style(
+        0.075,
+        0.022,
+        0.024,
+        0.085,
+        lift=0.45,
+        comb=1.2,
+        fall=0.2,
+        volume=0.014,
+        part=0.28,
+        sweep=0.35,
+        clump=0.5,
+        points=10,
+    ),
+    "swept_back": Style(
+        0.085, 0.025, 0.030, 0.095, lift=0.5, comb=1.2, fall=0.1, volume=0.016, sweep=0.95, clump=0.6, points=10
+    ),
+    "messy": Style(
+        0.065,
+        0.035,
+        0.04,
+        0.07,
+        lift=0.6,
+        comb=0.5,
+        fall=0.2,
+        volume=0.022,
+        sweep=-0.6,
+        frizz=0.55,
+        clump=0.85,
+        points=10,
+    ),
+    "curly_short": Style(
+        0.07,
+        0.035,
+        0.04,
+        0.07,
+        lift=0.7,
+        comb=0.4,
+        fall=0.2,
+        volume=0.018,
+        curl=0.006,
+        pitch=0.022,
+        frizz=0.4,
+        clump=0.75,
+        points=24,
+        count=11000,
+    ),
+    "coils": Style(
+        0.03,
+        0.018,
+        0.02,
+        0.03,
+        lift=0.95,
+        comb=0.1,
+        fall=0.0,
+        volume=0.014,
+        curl=0.0028,
+        pitch=0.008,
+        frizz=0.5,
+        clump=0.5,
+        points=20,
+        count=12000,
+    ),
+    "afro": Style(
+        0.10,
+        0.085,
+        0.085,
+        0.09,
+        lift=1.0,
+        comb=0.0,
+        fall=0.03,
+        volume=0.02,
+        curl=0.0045,
+        pitch=0.013,
+        frizz=0.7,
+        clump=0.3,
+        points=36,
+        count=11000,
+    ),
+    "pixie": Style(
+        0.075, 0.04, 0.05, 0.08, lift=0.4, comb=1.0, fall=0.4, volume=0.012, part=0.25, sweep=-0.7, clump=0.6, points=10
+    ),
+    "bob": Style(0.22, 0.19, 0.17, 0.22, lift=0.35, comb=0.9, fall=0.8, volume=0.014, clump=0.35, points=14),
+    "fringe_bob": Style(
+        0.22, 0.19, 0.17, 0.085, lift=0.3, comb=0.9, fall=0.9, volume=0.012, sweep=-1.0, clump=0.35, points=14
+    ),
+    "long": Style(0.46, 0.42, 0.40, 0.46, lift=0.3, comb=0.8, fall=0.9, volume=0.012, clump=0.45, points=20),
+    "long_fringe": Style(
+        0.44, 0.40, 0.40, 0.08, lift=0.3, comb=0.8, fall=0.9, volume=0.012, sweep=-1.0, clump=0.45, points=20
+    ),
+    "wavy": Style(
+        0.40,
+        0.36,
+        0.34,
+        0.40,
+        lift=0.35,
+        comb=0.7,
+        fall=0.8,
+        volume=0.016,
+        part=0.2,
+        curl=0.011,
+        pitch=0.11,
+        frizz=0.2,
+        clump=0.6,
+        points=28,
+        count=12000,
+    ),
+    "curly_long": Style(
+        0.34,
+        0.30,
+        0.30,
+        0.32,
+        lift=0.5,
+        comb=0.5,
+        fall=0.6,
+        volume=0.025,
+        curl=0.011,
+        pitch=0.038,
+        frizz=0.35,
+        clump=0.6,
+        points=44,
+        count=9000,
+    ),
+    "ponytail": Style(0.34, 0.34, 0.34, 0.34, volume=0.006, sweep=1.0, gather="ponytail", points=24, count=13000),
+    "bun": Style(0.4, 0.4, 0.4, 0.4, volume=0.006, gather="bun", points=26, count=12000),
+    "top_bun": Style(0.35, 0.35, 0.35, 0.35, volume=0.006, gather="top_bun", points=26, count=12000),
+    "braids": Style(0.4, 0.4, 0.4, 0.4, volume=0.005, gather="braids", points=44, count=10000),
+}
+BEARDS: dict[str, Beard | None] = {
+    "none": None,
+    "stubble": Beard(0.0022, 0.0022, cheek=0.5, count=7000, width=0.00010),
+    "short": Beard(0.009, 0.008, cheek=0.5, curl=0.06, count=6500),
+    "full": Beard(0.03, 0.016, cheek=0.7, curl=0.12, count=6500),
+    "long": Beard(0.10, 0.025, cheek=0.7, curl=0.15, count=7000),
+    "goatee": Beard(0.016, 0.010, only="goatee", curl=0.05, count=2600),
+    "moustache": Beard(0.0, 0.013, count=1100),
+}
+# Linear RGB that a bundle of such hair has.
+BLACK, DARK, BROWN = (0.010, 0.008, 0.007), (0.030, 0.018, 0.011), (0.085, 0.047, 0.026)
+LIGHT, SANDY, BLOND = (0.19, 0.115, 0.062), (0.32, 0.215, 0.115), (0.52, 0.38, 0.21)
+AUBURN, RED, WHITE = (0.13, 0.038, 0.016), (0.30, 0.085, 0.025), (0.72, 0.70, 0.66)
+NATURAL = (BLACK, DARK, BROWN, LIGHT, SANDY, BLOND, AUBURN, RED)
+SHARES = {
+    "fair": (0.04, 0.24, 0.26, 0.16, 0.12, 0.10, 0.05, 0.03),
+    "middle": (0.38, 0.42, 0.16, 0.02, 0.0, 0.0, 0.02, 0.0),
+    "dark": (0.72, 0.24, 0.04, 0.0, 0.0, 0.0, 0.0, 0.0),
+}
+DYED = (
+    *((0.62, 0.52, 0.36), (0.70, 0.66, 0.60), (0.30, 0.02, 0.03), (0.55, 0.12, 0.28), (0.04, 0.07, 0.30)),
+    *((0.03, 0.20, 0.22), (0.14, 0.03, 0.22), (0.04, 0.20, 0.06), (0.50, 0.18, 0.03), (0.28, 0.02, 0.10)),
+)
+DYED_SHARES = np.array([4.0, 2.0, 2.5, 1.5, 1.0, 0.7, 0.9, 0.5, 0.5, 1.2])
+CURLED = ("coils", "afro", "curly_short", "curly_long", "braids", "buzz", "bald")
+SHORT = ("bald", "buzz", "crop", "side_part", "swept_back", "coils")
+UPRIGHT = ("afro", "coils", "top_bun", "bun")
+BEARD_YEARS, DYE_YEARS, FULL_YEARS = 18.0, 14.0, 3.0
+
+
+def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrior) -> HairLook:
+    """Hair of one person. ``hat``: leaves no room for hair that stands or is tied up."""
+    years, male = shape.age_years, shape.sex == "male"
+    recede, crown = _loss(rng, years, male, prior.balding)
+    name = _style(rng, shape, prior, recede, crown, hat)
+    style = _cut(rng, STYLES[name], years, shape.phenotype["african"])
+    if hat and style is not None:
+        style = dataclasses.replace(style, volume=min(style.volume, 0.008))
+    natural = _natural(rng, shape)
+    grey = _grey(rng, years, prior.greying)
+    color, tip = natural, grey
+    if years >= DYE_YEARS and rng.random() < prior.dyed:
+        color = _jittered(rng, DYED[rng.choice(len(DYED), p=DYED_SHARES / DYED_SHARES.sum())])
+        tip = 0.0
+    kinds = [k for k in BEARDS if prior.beards.get(k, 0) > 0]
+    weights = np.array([prior.beards[k] for k in kinds])
+    kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
+    beard = BEARDS[kind] if male and years >= BEARD_YEARS else None
+    redder = (natural[0] * 1.15, natural[1] * 0.95, natural[2] * 0.85)
+    return HairLook(
+        name=name,
+        style=style,
+        color=color,
+        own_color=natural,
+        beard_color=redder,
+        grey=tip,
+        own_grey=grey,
+        recede=recede,
+        crown=crown,
+        brow=float(np.clip(rng.normal(0.55 if male else 0.35, 0.18), 0.05, 1)),
+        beard=beard,
+        beard_name=kind if beard is not None else "none",
+        seed=int(rng.integers(2**62)),
+    )
+
+
+def _loss(rng: np.random.Generator, years: float, male: bool, balding: float) -> tuple[float, float]:
+    """How far the hairline has moved back, and how far the crown is bare."""
+    lead, late = rng.beta(1.3, 1.8), rng.normal(0, 0.08)
+    if not male:
+        return float(np.clip(0.15 * lead + (years - 50) / 400, 0, 0.25)), 0.0
+    # Half of all men show it at 50 (Hamilton 1951).
+    grade = balding * lead * float(np.clip((years - 18) / 45, 0, 1.4))
+    return float(np.clip(grade * 1.1 + late * (years > 16), 0, 1)), float(np.clip((grade - 0.42) * 1.9, 0, 1))
+
+
+def _style(rng: np.random.Generator, shape: Shape, prior: HairPrior, recede: float, crown: float, hat: bool) -> str:
+    shares = prior.male if shape.sex == "male" else prior.female
+    african = shape.phenotype["african"]
+    names = [n for n in STYLES if shares.get(n, 0) > 0]
+    weights = []
+    for name in names:
+        weight = shares[name]
+        if african > 0.5:
+            weight *= 5.0 if name in CURLED else 0.25
+        elif name in ("afro", "coils"):
+            weight *= 0.05 if african < 0.3 else 0.5
+        if name == "bald" and shape.age_years < BEARD_YEARS:
+            weight = 0.0
+        if crown > 0.25 or recede > 0.75:
+            weight *= 1.0 if name in SHORT else 0.02
+        if hat and name in UPRIGHT:
+            weight *= 0.01
+        if shape.age_years < FULL_YEARS:
+            weight *= 1.0 if name in ("crop", "messy", "curly_short", "coils", "pixie") else 0.02
+        if shape.age_years > 65 and shape.sex == "female":
+            weight *= 2.5 if name in ("bob", "pixie", "curly_short", "bun") else 0.6
+        weights.append(weight)
+    if sum(weights) <= 0:
+        return names[int(rng.integers(len(names)))]
+    return names[rng.choice(len(names), p=np.array(weights) / sum(weights))]
+
+
+def _cut(rng: np.random.Generator, style: Style | None, years: float, african: float) -> Style | None:
+    """One person's version of a style."""
+    size, side = float(np.exp(rng.normal(0, 0.16))), float(rng.choice([-1.0, 1.0]))
+    curl, frizz = float(np.exp(rng.normal(0, 0.2))), float(np.exp(rng.normal(0, 0.25)))
+    shift = float(rng.normal(0, 0.06))
+    if style is None:
+        return None
+    small = 0.45 + 0.55 * min(years / FULL_YEARS, 1.0)
+    # Fringes keep to the brows.
+    front = style.front * (small * size if style.sweep > -0.9 else 0.9 + 0.1 * size)
+    made = dataclasses.replace(
+        style,
+        top=style.top * size * small,
+        side=style.side * size * small,
+        back=style.back * size * small,
+        front=front,
+        part=(style.part + shift) * side,
+        curl=style.curl * curl,
+        pitch=style.pitch * curl,
+        frizz=style.frizz * frizz,
+        count=int(style.count * (0.45 + 0.55 * min(years / FULL_YEARS, 1.0))),
+    )
+    if african > 0.5 and made.curl == 0 and not made.gather and made.top < 0.1:
+        made = dataclasses.replace(made, curl=0.0024, pitch=0.009, points=max(made.points, 16), lift=0.8)
+    return made
+
+
+def _natural(rng: np.random.Generator, shape: Shape) -> Colour:
+    fair = shape.skin_tone <= 5 and shape.phenotype["caucasian"] > 0.45
+    shares = SHARES["fair" if fair else "middle" if shape.skin_tone <= 6 else "dark"]
+    color = NATURAL[rng.choice(len(NATURAL), p=np.array(shares) / sum(shares))]
+    if shape.age_years < 10 and fair:
+        color = (color[0] * 1.4, color[1] * 1.4, color[2] * 1.35)
+    return _jittered(rng, color)
+
+
+def _jittered(rng: np.random.Generator, color: Colour) -> Colour:
+    r, g, b = np.clip(np.array(color) * np.exp(rng.normal(0, 0.18)) * np.exp(rng.normal(0, 0.05, 3)), 0.003, 0.85)
+    return float(r), float(g), float(b)
+
+
+def _grey(rng: np.random.Generator, years: float, greying: float) -> float:
+    """Share of white hairs: half of people have some at 45, and half of a head is white at 60."""
+    start, pace = rng.normal(40, 9), rng.uniform(18, 40)
+    return float(np.clip(greying * (years - start) / pace, 0, 1))
