@@ -14,6 +14,7 @@ Unit = Literal["auto", "m", "cm", "mm", "inch"]
 Axis = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 KeypointSet = Literal["coco17", "wholebody133", "sapiens308"]
 Degrees = tuple[float, float, float]
+Detail = Literal["mannequin", "simple", "full"]
 
 
 class AnnySource(Model):
@@ -24,6 +25,10 @@ class AnnySource(Model):
     body: BodyPrior = BodyPrior()
     pose: PosePrior = PosePrior()
     clothes: ClothesPrior = ClothesPrior()
+    detail: Detail = Field(
+        "full",
+        description="full; simple: plain skin, a cap of hair, nothing carried; mannequin: grey, close clothes, no hair",
+    )
     keypoints: KeypointSet = Field("sapiens308", description="which points a row lists; absent ones have visibility 0")
 
 

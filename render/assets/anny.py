@@ -16,6 +16,7 @@ from manifests.seeds import generator
 from render.people import builds
 from render.people.body import Body, groups
 from render.people.doll import Doll
+from render.people.eyes import widened
 from render.people.fabric import own_fabrics
 from render.people.identity import Look, draw_look
 from render.people.joints import rig_of
@@ -59,7 +60,13 @@ class AnnyPeople:
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         fabrics = tuple(path for path, _ in self._fabrics)
-        look = draw_look(generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics)
+        look = draw_look(
+            generator(self._seed, "identity", key),
+            self._source.body,
+            self._source.clothes,
+            fabrics,
+            self._source.detail,
+        )
         shape = look.shape
         body, wardrobe = _studio()
         figure = body.figure(shape.phenotype, shape.changes)
@@ -67,6 +74,8 @@ class AnnyPeople:
             rng, self._source.pose, rig_of(body), Doll(body, figure), self._motions, age_years=shape.age_years
         )
         posed = body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+        if look.detail == "full":
+            posed.vertices = widened(posed.vertices, look.pupil)
         bmi, height = builds.measured_bmi(figure.rest, groups()["body"])
         pieces = wardrobe.dress(look, posed)
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
@@ -152,7 +161,7 @@ def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -
     Sapiens2's class of every face.
     """
     kinds = sorted({p.kind for p in pieces})
-    materials = materials_of(look)
+    materials = materials_of(look, _studio()[1].complexions)
     vertices, faces, normals, index, uv, part = [], [], [], [], [], []
     first = 0
     for piece in pieces:

@@ -6,10 +6,13 @@ import dataclasses
 
 import numpy as np
 
+from manifests.assets import Detail
 from manifests.bodies import BodyPrior
 from manifests.clothes import ClothesPrior
+from manifests.seeds import generator
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
+from render.people.skin import Skin, draw_skin
 
 # CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
 # albedo would be chalk and coal: lightness is brought into the range that spectrophotometers find on faces, with the redness
@@ -17,12 +20,16 @@ from render.people.shape import Shape, draw_shape
 MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
 SKIN_LAB = np.array([[28.0, 9.0, 12.0], [70.0, 10.5, 16.0]])
 HAIR_SRGB = ["0c0a09", "1c1411", "33221a", "53361f", "7a5230", "a87b43", "c9a66b", "6e6a66", "b9b4ad", "7a2e14"]
-IRIS_SRGB = ["3b2314", "5a3a1e", "6b7a4b", "4f6f8f", "7d8a94"]
+# Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone.
+IRIS_SRGB = ["2c1810", "3b2314", "5a3a1e", "6b5a2e", "6b7a4b", "4f6f8f", "7d8a94"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Everything that stays the same about one person. Colours are linear RGB."""
+    """Everything that stays the same about one person. Colours are linear RGB. ``pupil``: its radius over 2.9 mm.
+
+    ``detail``: as the job's asset says.
+    """
 
     shape: Shape
     skin: tuple[float, float, float]
@@ -31,6 +38,9 @@ class Look:
     hair_style: str
     iris: tuple[float, float, float]
     outfit: Outfit
+    complexion: Skin
+    pupil: float
+    detail: Detail = "full"
 
     @property
     def phenotype(self) -> dict[str, float]:
@@ -43,6 +53,7 @@ def draw_look(
     prior: BodyPrior | None = None,
     clothes: ClothesPrior | None = None,
     textures: tuple[str, ...] = (),
+    detail: Detail = "full",
 ) -> Look:
     """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent.
 
@@ -53,14 +64,21 @@ def draw_look(
     hair = HAIR_SRGB[rng.choice([7, 8])] if shape.age_years > 66 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]
     styles = ("short", "crop") if male else ("long", "long", "short")
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
+    hair_style, iris = str(rng.choice(styles)), linear(str(rng.choice(IRIS_SRGB[: 3 if monk > 4 else 7])))
+    # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
+    own = generator(int(rng.integers(2**31)), "looks")
+    skin = skin_albedo(shape.skin_tone)
     return Look(
         shape=shape,
-        skin=skin_albedo(shape.skin_tone),
+        skin=skin,
         monk=monk + 1,
         hair=linear(hair),
-        hair_style=str(rng.choice(styles)),
-        iris=linear(str(rng.choice(IRIS_SRGB[: 2 if monk > 5 else 5]))),
+        hair_style=hair_style,
+        iris=iris,
         outfit=outfit,
+        complexion=draw_skin(own, skin, shape.skin_tone, shape.age_years, shape.sex),
+        pupil=float(own.uniform(0.55, 0.95)),
+        detail=detail,
     )
 
 

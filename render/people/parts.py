@@ -37,7 +37,7 @@ KINDS = {
     "tongue": "Tongue",
     **dict.fromkeys(("sclera", "iris", "pupil", "eyes", "lashes", "brows"), "Face_Neck"),
 }
-SKIN_KINDS = ("skin", "lips", "brows")
+SKIN_KINDS = ("skin", "head", "nails", "lips", "brows")
 
 
 class Parts:

@@ -10,6 +10,8 @@ import numpy as np
 
 from render.people.anchors_face import Face
 from render.people.body import Body, Posed, groups
+from render.people.complexion import Complexions
+from render.people.eyes import eye_pieces
 from render.people.features import inner_pieces
 from render.people.headwear import Hat
 from render.people.identity import Look
@@ -27,17 +29,36 @@ class Wardrobe:
         self._limb = limbs_of(body.vertex_bone)
         self.tailor = Tailor(body, self._limb)
         self._face = FaceMarks(body.template, self._quads)
+        self.complexions = Complexions(body.template, np.isin(self._limb, ("head", "neck")))
 
     def dress(self, look: Look, posed: Posed) -> list[Piece]:
         """All pieces of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in the
         result.
         """
         dressed = self.tailor.clothe(look.outfit, posed)
-        pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
-        pieces += self._eyes(posed.vertices)
+        if look.detail == "full":
+            pieces = self._fine_skin(dressed.left, dressed.vertices)
+            pieces += eye_pieces(posed.vertices, self._body.template)
+        else:
+            pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
+            pieces += self._eyes(posed.vertices)
         pieces += inner_pieces(posed)
-        pieces += self._hair(look, posed.vertices, posed.rest, dressed.hat)
+        if look.detail != "mannequin":
+            pieces += self._hair(look, posed.vertices, posed.rest, dressed.hat)
         return pieces + dressed.pieces
+
+    def _fine_skin(self, left: np.ndarray, vertices: np.ndarray) -> list[Piece]:
+        """Skin on its charts. ``left``: (Q,) bool, quads of the body that no cloth hides."""
+        body, charts = self._quads["body"], self.complexions
+        brows = self._face.brows[body].sum(axis=1) >= 3
+        normals = _vertex_normals(vertices, body[left])
+        made = []
+        for kind, mine in (("head", charts.is_head & ~brows), ("brows", brows), ("skin", ~charts.is_head & ~charts.is_nail),
+                           ("nails", charts.is_nail)):  # fmt: skip
+            mine = mine & left
+            if mine.any():
+                made.append(Piece(kind, vertices, body[mine], uv=charts.uv[mine], normals=normals))
+        return made
 
     def _skin(self, quads: np.ndarray, vertices: np.ndarray) -> list[Piece]:
         lips, brows = self._face.lips[quads].all(axis=1), self._face.brows[quads].sum(axis=1) >= 3
