@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from manifests.accessories import AccessoriesPrior
 from manifests.bodies import BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
 from manifests.model import Model
@@ -25,6 +26,7 @@ class AnnySource(Model):
     body: BodyPrior = BodyPrior()
     pose: PosePrior = PosePrior()
     clothes: ClothesPrior = ClothesPrior()
+    accessories: AccessoriesPrior = AccessoriesPrior()
     detail: Detail = Field(
         "full",
         description="full; simple: plain skin, a cap of hair, nothing carried; mannequin: grey, close clothes, no hair",

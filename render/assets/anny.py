@@ -18,6 +18,8 @@ from render.people.body import Body, groups
 from render.people.doll import Doll
 from render.people.eyes import widened
 from render.people.fabric import own_fabrics
+from render.people.held import grasp, in_the_way, placed
+from render.people.held import pieces as in_hand
 from render.people.identity import Look, draw_look
 from render.people.joints import rig_of
 from render.people.landmarks import landmarks
@@ -60,24 +62,41 @@ class AnnyPeople:
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         fabrics = tuple(path for path, _ in self._fabrics)
+        source = self._source
         look = draw_look(
             generator(self._seed, "identity", key),
-            self._source.body,
-            self._source.clothes,
+            source.body,
+            source.clothes,
             fabrics,
-            self._source.detail,
+            source.accessories,
+            source.detail,
         )
         shape = look.shape
         body, wardrobe = _studio()
         figure = body.figure(shape.phenotype, shape.changes)
+        thing = next((t for t in look.things if t.slot == "held"), None)
         pose = draw_pose(
-            rng, self._source.pose, rig_of(body), Doll(body, figure), self._motions, age_years=shape.age_years
+            rng,
+            source.pose,
+            rig_of(body),
+            Doll(body, figure),
+            self._motions,
+            age_years=shape.age_years,
+            holding=thing.side if thing else "",
         )
-        posed = body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+        held = grasp(thing, body, rig_of(body), figure, pose.rotations) if thing else None
+        rotations = pose.rotations | held.rotations if held else pose.rotations
+        posed = body.posed(shape.phenotype, rotations, shape.changes, pose.actions)
         if look.detail == "full":
             posed.vertices = widened(posed.vertices, look.pupil)
         bmi, height = builds.measured_bmi(figure.rest, groups()["body"])
-        pieces = wardrobe.dress(look, posed)
+        pieces, left_out = wardrobe.outfitted(look, posed)
+        if held is not None:
+            turn, middle = placed(held, body, posed, rotations)
+            if in_the_way(held, turn, middle, pieces, posed, body):
+                left_out.append("held")
+            else:
+                pieces += in_hand(held, turn, middle)
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
@@ -105,6 +124,7 @@ class AnnyPeople:
                 "bmi": round(bmi, 1),
                 "build": shape.build,
                 "monk_skin_tone": shape.skin_tone,
+                **told(look),
                 "anny": {k: round(v, 4) for k, v in shape.phenotype.items()},
             },
             pose={
@@ -114,6 +134,7 @@ class AnnyPeople:
                 "tries": pose.tries,
                 "relief": pose.relief,
                 "deepest_mm": round(pose.depth_m * 1e3, 1),
+                "left_out": left_out,
             },
         )
         return person, points
@@ -142,6 +163,16 @@ def _parts() -> Parts:
     """The classes of its surface."""
     body, _ = _studio()
     return Parts(body.template, groups(), body.bone_names, body.weights, body.weight_bones)
+
+
+def told(look: Look) -> dict[str, Any]:
+    """What a row says of how a person looks: kinds, not colours."""
+    return {
+        "freckles": round(look.complexion.freckles, 2),
+        "outfit": [wear.name for wear in look.outfit.wears],
+        "hair_style": look.hair_style,
+        "accessories": [thing.kind for thing in look.things],
+    }
 
 
 def head_marks(mesh: Mesh, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

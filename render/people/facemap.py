@@ -30,21 +30,21 @@ class FaceMap:
         mouth = np.array([0, mouth[1], mouth[2]])
         tip, glabella = at["tip_of_nose"], at["center_of_glabella"]
         cheek = np.array([0.043, eye[1] + 0.012, (eye[2] + mouth[2]) / 2 - 0.002])
-        under = at["l_centerpoint_of_lower_lash_line"] + [0.0, 0.0, -0.010]
-        over = at["l_centerpoint_of_upper_lash_line"] + [0, 0, 0.005]
+        under = at["l_centerpoint_of_lower_lash_line"] + np.array([0.0, 0.0, -0.010])
+        over = at["l_centerpoint_of_upper_lash_line"] + np.array([0, 0, 0.005])
         ear = self._point(face.ear()["l_tip_of_ear_lobe"])
         lip = self._polygon([face.lip_rings()[0]])
         self.masks = {
             "lips": cv2.GaussianBlur(lip, (0, 0), 1.6),
             "cheeks": self._pair(cheek, (0.019, 0.02, 0.015)),
-            "nose": self._blob(tip + [0, 0.004, 0.002], (0.012, 0.02, 0.012)),
+            "nose": self._blob(tip + np.array([0, 0.004, 0.002]), (0.012, 0.02, 0.012)),
             "bridge": self._blob((tip + glabella) / 2, (0.009, 0.02, 0.02)),
             "chin": self._blob(chin, (0.016, 0.02, 0.011)),
-            "forehead": self._blob(glabella + [0, 0.01, 0.032], (0.04, 0.03, 0.02)),
+            "forehead": self._blob(glabella + np.array([0, 0.01, 0.032]), (0.04, 0.03, 0.02)),
             "under_eye": self._pair(under, (0.014, 0.012, 0.0055)),
             "lids": self._pair(over, (0.014, 0.012, 0.006)),
-            "ears": self._pair(ear + [0.006, 0.012, 0.025], (0.012, 0.022, 0.03)),
-            "wings": self._pair(wing + [0.001, 0.002, -0.003], (0.006, 0.008, 0.006)),
+            "ears": self._pair(ear + np.array([0.006, 0.012, 0.025]), (0.012, 0.022, 0.03)),
+            "wings": self._pair(wing + np.array([0.001, 0.002, -0.003]), (0.006, 0.008, 0.006)),
             "moustache": self._blob(np.array([0, mouth[1], (mouth[2] + tip[2]) / 2 + 0.001]), (0.021, 0.02, 0.005)),
         }
         self.masks["beard"] = self._beard(mouth, chin, ear, corner)
@@ -116,10 +116,10 @@ class FaceMap:
                 way = np.stack([np.cos(turn) * s, s * 0.55, np.sin(turn) * s - 8 * s**2], 1)
                 found.append(((outer + way) * flip, 0.0010, 0.00024))
             t = np.linspace(0, 1, 9)[:, None]
-            start, end = wing + [0.003, 0.002, 0.002], corner + [0.010, 0.003, -0.002]
+            start, end = wing + np.array([0.003, 0.002, 0.002]), corner + np.array([0.010, 0.003, -0.002])
             fold = start + t * (end - start) + np.array([0.006, 0.0, 0.0]) * np.sin(np.pi * t)
             found.append((fold * flip, 0.0026, 0.00075))
-            down = corner + [0.006, 0.002, -0.006]
+            down = corner + np.array([0.006, 0.002, -0.006])
             found.append(((down + t * np.array([0.004, 0.004, -0.020])) * flip, 0.0018, 0.00035))
             for drop in (0.011, 0.016):
                 low = at["l_centerpoint_of_lower_lash_line"]

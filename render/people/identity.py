@@ -6,10 +6,12 @@ import dataclasses
 
 import numpy as np
 
+from manifests.accessories import AccessoriesPrior
 from manifests.assets import Detail
 from manifests.bodies import BodyPrior
 from manifests.clothes import ClothesPrior
 from manifests.seeds import generator
+from render.people.accessories import Thing, draw_accessories
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
 from render.people.skin import Skin, draw_skin
@@ -40,6 +42,7 @@ class Look:
     outfit: Outfit
     complexion: Skin
     pupil: float
+    things: tuple[Thing, ...] = ()
     detail: Detail = "full"
 
     @property
@@ -53,6 +56,7 @@ def draw_look(
     prior: BodyPrior | None = None,
     clothes: ClothesPrior | None = None,
     textures: tuple[str, ...] = (),
+    accessories: AccessoriesPrior | None = None,
     detail: Detail = "full",
 ) -> Look:
     """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent.
@@ -68,6 +72,9 @@ def draw_look(
     # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
     own = generator(int(rng.integers(2**31)), "looks")
     skin = skin_albedo(shape.skin_tone)
+    carried = generator(int(own.integers(2**31)), "things")
+    hat = outfit.of("hat") is not None
+    things = draw_accessories(carried, accessories or AccessoriesPrior(), shape.age_years, shape.sex, hat)
     return Look(
         shape=shape,
         skin=skin,
@@ -78,6 +85,7 @@ def draw_look(
         outfit=outfit,
         complexion=draw_skin(own, skin, shape.skin_tone, shape.age_years, shape.sex),
         pupil=float(own.uniform(0.55, 0.95)),
+        things=things if detail == "full" else (),
         detail=detail,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from render.people.accessories import materials_of_things
 from render.people.complexion import Complexions
 from render.people.eyes import eye_materials
 from render.people.fabric import material, ribbed
@@ -34,6 +35,7 @@ def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
         return {kind: Material(kind, GREY, roughness=0.6) for kind in found}
     if look.detail == "full":
         found |= complexions.materials(look.complexion)
+        found |= materials_of_things(look.things)
         found |= eye_materials(look.iris, look.pupil, round(look.shape.age_years), look.complexion.seed)
     return found
 

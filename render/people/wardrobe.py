@@ -18,6 +18,7 @@ from render.people.identity import Look
 from render.people.piece import Piece
 from render.people.shell import limbs_of
 from render.people.tailor import Tailor
+from render.people.wearing import Wearer, put_on
 
 
 class Wardrobe:
@@ -32,9 +33,13 @@ class Wardrobe:
         self.complexions = Complexions(body.template, np.isin(self._limb, ("head", "neck")))
 
     def dress(self, look: Look, posed: Posed) -> list[Piece]:
-        """All pieces of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in the
-        result.
+        """All pieces of a person in the posed frame but what its hands hold. Nobody is ever undressed: skin under cloth
+        is not in the result.
         """
+        return self.outfitted(look, posed)[0]
+
+    def outfitted(self, look: Look, posed: Posed) -> tuple[list[Piece], list[str]]:
+        """``dress``, and the accessories that this pose had no room for."""
         dressed = self.tailor.clothe(look.outfit, posed)
         if look.detail == "full":
             pieces = self._fine_skin(dressed.left, dressed.vertices)
@@ -43,9 +48,11 @@ class Wardrobe:
             pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
             pieces += self._eyes(posed.vertices)
         pieces += inner_pieces(posed)
+        hair: list[Piece] = []
         if look.detail != "mannequin":
-            pieces += self._hair(look, posed.vertices, posed.rest, dressed.hat)
-        return pieces + dressed.pieces
+            hair = self._hair(look, posed.vertices, posed.rest, dressed.hat)
+        worn, left_out = put_on(look.things, Wearer(self._body, posed, dressed, self._limb, hair))
+        return pieces + hair + dressed.pieces + worn, left_out
 
     def _fine_skin(self, left: np.ndarray, vertices: np.ndarray) -> list[Piece]:
         """Skin on its charts. ``left``: (Q,) bool, quads of the body that no cloth hides."""
