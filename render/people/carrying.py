@@ -144,7 +144,7 @@ def _backpack(trunk: Trunk, size: float, rng: np.random.Generator) -> Made:
     at, frame = _leaning(c, half, middle)
     points, quads = box((half[0], half[1], half[2]), 0.045 * size)
     pocket, more = box((half[0] * 0.72, half[1] * 0.45, half[2] * 0.42), 0.02 * size)
-    points, quads = merged((points, quads), ([*pocket, 0, half[1] * 0.9, -half[2] * 0.4], more))
+    points, quads = merged((points, quads), (pocket + np.array([0, half[1] * 0.9, -half[2] * 0.4]), more))
     straps = []
     for sign in (1, -1):
         x = sign * 0.085 * size
@@ -200,7 +200,7 @@ def _crossbody(trunk: Trunk, size: float, rng: np.random.Generator) -> Made:
     at[2] = 0.05 * trunk.long
     points, quads = box((half[1], half[0], half[2]), 0.022 * size)
     flap, more = box((half[1] * 1.01, half[0] * 0.25, half[2] * 0.55), 0.012 * size)
-    points, quads = merged((points, quads), ([*flap, 0, half[0] * 0.82, half[2] * 0.46], more))
+    points, quads = merged((points, quads), (flap + np.array([0, half[0] * 0.82, half[2] * 0.46]), more))
     across = np.array([-out[1], out[0], 0])
     frame = np.stack([across, out, [0, 0, 1.0]], axis=1)
     if np.linalg.det(frame) < 0:

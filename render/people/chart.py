@@ -102,7 +102,7 @@ def _baked(template: np.ndarray, quads: np.ndarray, uv: np.ndarray, order: np.nd
     at = (np.arange(side) + 0.5) / side
     u, v = np.meshgrid(at, 1 - at)
     origins = np.stack([u.ravel(), v.ravel(), np.full(u.size, order.min() - 1)], axis=1).astype(np.float32)
-    directions = np.tile(np.float32([0, 0, 1]), (len(origins), 1))
+    directions = np.tile(np.array([0, 0, 1], np.float32), (len(origins), 1))
     face = scene.run(origins, directions, query="INTERSECT").astype(np.int64).reshape(side, side)
     hole = face < 0
     y, x = distance_transform_edt(hole, return_distances=False, return_indices=True)

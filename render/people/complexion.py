@@ -58,7 +58,7 @@ class Complexions:
     def _head(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
         """((S, S, 4) uint8 sRGB, (S, S) float32 metres of relief)."""
         rng = np.random.default_rng(skin.seed)
-        m, base = self.face.masks, np.float32(skin.colour)
+        m, base = self.face.masks, np.array(skin.colour, np.float32)
         rgb = np.broadcast_to(base, (HEAD_PX, HEAD_PX, 3)).copy()
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         red = skin.blush * (1 - 0.55 * dark)
@@ -90,11 +90,13 @@ class Complexions:
     def _lips(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         lips = self.face.masks["lips"]
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
-        own = np.float32(skin.colour) * np.float32([0.98 - 0.10 * dark, 0.60 + 0.12 * dark, 0.60 + 0.14 * dark])
+        own = np.array(skin.colour, np.float32) * np.array(
+            [0.98 - 0.10 * dark, 0.60 + 0.12 * dark, 0.60 + 0.14 * dark], np.float32
+        )
         own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
         share = lips * (0.95 if skin.age_years < 60 else 0.75)
         if skin.lipstick:
-            paint = np.float32(linear(skin.lipstick))
+            paint = np.array(linear(skin.lipstick), np.float32)
             own = 0.25 * own + 0.75 * paint
             share = lips
         rgb += (own - rgb) * share[..., None]
@@ -105,7 +107,7 @@ class Complexions:
         m = self.face.masks
         noise = rng.standard_normal((HEAD_PX, HEAD_PX)).astype(np.float32)
         fine = cv2.GaussianBlur(noise, (0, 0), 1.0)
-        fine /= fine.std()
+        fine = fine / fine.std()
         # Pores are pits: the lower half of the noise is what counts.
         pores = np.minimum(fine, 0.4)
         where = 0.5 + 0.8 * m["nose"] + 0.6 * m["cheeks"] + 0.3 * m["forehead"] + 0.3 * m["chin"]
@@ -115,7 +117,7 @@ class Complexions:
             wobble = points + rng.normal(0, 0.9, points.shape)
             px = max(width / 0.00035, 1.5)
             one = np.zeros_like(height)
-            cv2.polylines(one, [np.rint(wobble * 16).astype(np.int32)], False, 1.0, 2, cv2.LINE_AA, 4)
+            cv2.polylines(one, [np.rint(wobble * 16).astype(np.int32)], False, (1.0,), 2, cv2.LINE_AA, 4)
             x0, y0 = np.maximum(points.min(0).astype(int) - 30, 0)
             x1, y1 = points.max(0).astype(int) + 30
             part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
@@ -142,9 +144,9 @@ class Complexions:
             if where is not None and chance > where[i, j]:
                 continue
             px = r * 1e-3 / self.head.size_m[i, j]
-            axes = tuple(int(max(round(float(p) * 16), 8)) for p in px)
+            axes = (int(max(px[0] * 16, 8)), int(max(px[1] * 16, 8)))
             spot = (round(x * 16), round(y * 16))
-            cv2.ellipse(made, spot, axes, 0, 0, 360, float(d), -1, cv2.LINE_AA, 4)
+            cv2.ellipse(made, spot, axes, 0, 0, 360, (float(d),), -1, cv2.LINE_AA, 4)
         return cv2.GaussianBlur(made, (0, 0), 0.9)
 
     def _rough(self, skin: Skin, level: float) -> np.ndarray:
@@ -157,10 +159,10 @@ class Complexions:
 
     def _body(self, skin: Skin) -> np.ndarray:
         rng = np.random.default_rng(skin.seed + 1)
-        rgb = np.broadcast_to(np.float32(skin.colour), (BODY_PX, BODY_PX, 3)).copy()
+        rgb = np.broadcast_to(np.array(skin.colour, np.float32), (BODY_PX, BODY_PX, 3)).copy()
         dark = float(np.clip((skin.tone - 3) / 6, 0, 1))
         # Palms have no melanin to speak of.
-        pale = np.float32([0.52, 0.30, 0.22])
+        pale = np.array([0.52, 0.30, 0.22], np.float32)
         rgb += (pale - rgb) * (self.palms * (0.25 + 0.4 * dark))[..., None]
         _tint(rgb, self._joints * (0.75 - 0.3 * dark), (0.97, 0.74, 0.70))
         _tint(rgb, self._joints * 0.5 * dark, (0.74, 0.70, 0.68))

@@ -43,7 +43,7 @@ def eye_pieces(vertices: np.ndarray, template: np.ndarray) -> list[Piece]:
             unit, quads, uv, normals = _shape(kind)
             points = np.column_stack([unit * radius, np.ones(len(unit))]) @ motion
             turned = normals @ np.linalg.inv(motion[:3]).T
-            turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+            turned = turned / np.linalg.norm(turned, axis=1, keepdims=True)
             pieces.append(Piece(kind, points, quads, "Face_Neck", uv[quads], turned))
     return pieces
 
@@ -174,6 +174,12 @@ def _veins(rng: np.random.Generator, px: int) -> np.ndarray:
             way += rng.normal(0, 0.45)
             line.append(line[-1] + np.array([np.cos(way), np.sin(way)]) * px * 0.028)
         cv2.polylines(
-            made, [np.rint(np.array(line) * 16).astype(np.int32)], False, float(rng.uniform(0.3, 1)), 1, cv2.LINE_AA, 4
+            made,
+            [np.rint(np.array(line) * 16).astype(np.int32)],
+            False,
+            (float(rng.uniform(0.3, 1)),),
+            1,
+            cv2.LINE_AA,
+            4,
         )
     return cv2.GaussianBlur(made, (0, 0), 0.8)

@@ -67,7 +67,7 @@ class FaceMap:
         return sum((self._template[v] * w for v, w in place.items()), np.zeros(3))
 
     def _blob(self, centre: np.ndarray, reach: tuple[float, float, float]) -> np.ndarray:
-        d = (self._chart.place - np.float32(centre)) / np.float32(reach)
+        d = (self._chart.place - np.float32(centre)) / np.array(reach, np.float32)
         return np.exp(-0.5 * np.einsum("ijk,ijk->ij", d, d)).astype(np.float32)
 
     def _pair(self, centre: np.ndarray, reach: tuple[float, float, float]) -> np.ndarray:
@@ -81,7 +81,7 @@ class FaceMap:
         for ring in rings:
             uv = self._uv[ring]
             px = (np.stack([uv[:, 0], 1 - uv[:, 1]], 1) * self._chart.side - 0.5) * 16
-            cv2.fillPoly(made, [np.rint(px).astype(np.int32)], 1.0, lineType=cv2.LINE_AA, shift=4)
+            cv2.fillPoly(made, [np.rint(px).astype(np.int32)], (1.0,), lineType=cv2.LINE_AA, shift=4)
         return made
 
     def _beard(self, mouth: np.ndarray, chin: np.ndarray, ear: np.ndarray, corner: np.ndarray) -> np.ndarray:
@@ -108,8 +108,8 @@ class FaceMap:
             found.append((np.stack([x, np.full(15, glabella[1] + 0.006), z], 1), 0.0016, 0.00034))
         for side in (-1, 1):
             flip = np.array([side, 1, 1])
-            x = side * 0.0062
-            frown = [[x, glabella[1], glabella[2] - 0.002], [x * 1.15, glabella[1], glabella[2] + 0.013]]
+            in_m = side * 0.0062
+            frown = [[in_m, glabella[1], glabella[2] - 0.002], [in_m * 1.15, glabella[1], glabella[2] + 0.013]]
             found.append((np.array(frown), 0.0015, 0.00040))
             for turn in np.radians([-38, -14, 10, 32]):
                 s = np.linspace(0.005, 0.021, 6)

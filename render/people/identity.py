@@ -68,6 +68,8 @@ def draw_look(
     hair = HAIR_SRGB[rng.choice([7, 8])] if shape.age_years > 66 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]
     styles = ("short", "crop") if male else ("long", "long", "short")
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
+    if detail == "mannequin":
+        outfit = bare_of_fashion(outfit)
     hair_style, iris = str(rng.choice(styles)), linear(str(rng.choice(IRIS_SRGB[: 3 if monk > 4 else 7])))
     # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
     own = generator(int(rng.integers(2**31)), "looks")
@@ -87,6 +89,20 @@ def draw_look(
         pupil=float(own.uniform(0.55, 0.95)),
         things=things if detail == "full" else (),
         detail=detail,
+    )
+
+
+def bare_of_fashion(outfit: Outfit) -> Outfit:
+    """The close clothes of a shop's dummy: without room for folds, without a hat."""
+    shoes = tuple(dataclasses.replace(w, name="trainers") for w in outfit.wears if w.slot == "shoes")
+    worn = next(w for w in outfit.wears if w.slot == "top")
+    close = (("bottom", "leggings"), ("top", "t_shirt"))
+    return Outfit(
+        shoes
+        + tuple(
+            dataclasses.replace(worn, slot=slot, name=name, fit=0.0, pattern="plain", fabric="jersey", texture=None)
+            for slot, name in close
+        )
     )
 
 
