@@ -42,7 +42,7 @@ class Complexions:
         self._joints = _reddened(self.body, template)
         self.palms = _palms(self.body, template)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - one object per process
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
     def materials(self, skin: Skin) -> dict[str, Material]:
         """ "head", "skin" (all else) and "nails"."""
         rough = 0.56 - 0.16 * skin.oil

@@ -73,7 +73,8 @@ def _plane(wearer: Wearer, head: Head, outline: tuple[float, float, float], midd
 
     wide, high, half = outline
     lashes = np.unique(np.concatenate([q for k, q in groups().items() if "eyelashes" in k]))
-    p = head.points[np.concatenate([head.skin, lashes])]
+    mask = (wearer.beneath - head.shift) @ head.turn
+    p = np.concatenate([head.points[np.concatenate([head.skin, lashes])], mask])
     x = np.abs(p[:, 0] - middle[0])
     inside = (np.abs(x - half * head.ipd) < wide * head.ipd) & (np.abs(p[:, 2] - z0) < high * head.ipd)
     inside &= p[:, 1] < head.eyes[:, 1].mean()

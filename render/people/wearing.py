@@ -68,6 +68,8 @@ class Wearer:
         """``limb``: (V,) names. ``hair``: pieces of it, if any."""
         self.body, self.posed, self.dressed, self.limb = body, posed, dressed, limb
         self.hair = hair
+        # World points of what is worn already: glasses go over a mask.
+        self.beneath = np.zeros((0, 3))
         self.size = float(np.ptp(posed.rest[np.unique(groups()["body"]), 2])) / 1.7
 
     @functools.cached_property
@@ -126,7 +128,7 @@ def put_on(things: tuple[Thing, ...], wearer: Wearer) -> tuple[list[Piece], list
     }
     pieces: list[Piece] = []
     left_out = []
-    for thing in things:
+    for thing in sorted(things, key=lambda t: t.slot != "mask"):
         if thing.slot not in makers:
             continue
         made = makers[thing.slot](thing, wearer)
@@ -135,6 +137,8 @@ def put_on(things: tuple[Thing, ...], wearer: Wearer) -> tuple[list[Piece], list
             continue
         for piece in made:
             piece.part = CLASS[thing.slot]
+        if thing.slot == "mask":
+            wearer.beneath = made[0].vertices
         pieces += made
     return pieces, left_out
 
