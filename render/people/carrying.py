@@ -66,7 +66,7 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
         reach = np.zeros(64)
         for i, t in enumerate(turn):
             near = np.abs((angle - t + np.pi) % (2 * np.pi) - np.pi) < 0.22
-            near &= np.abs(flat[:, 2] - height[i]) < 0.022 * size
+            near &= np.abs(flat[:, 2] - height[i]) < 0.036 * size
             reach[i] = np.nanmax(far[near]) if (near & ~np.isnan(far)).any() else np.nan
         known = ~np.isnan(reach)
         reach = np.interp(turn, turn[known], reach[known], period=2 * np.pi)
@@ -75,8 +75,8 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
         phase = rng.uniform(0, 6.3, 3)
         path = (
             foot
-            + np.outer((reach + thick * size) * np.sin(turn), left)
-            + np.outer((reach + thick * size) * np.cos(turn), ahead)
+            + np.outer((reach + 1.25 * thick * size) * np.sin(turn), left)
+            + np.outer((reach + 1.25 * thick * size) * np.cos(turn), ahead)
         )
         path += np.outer(height, up)
         points, quads = tube(path, (thick * size, 0.030 * size), 16, closed=True, up=up)
