@@ -17,7 +17,7 @@ import numpy as np
 # Two people differ by 1 where a number differs by this much, or where a word differs.
 SPANS = {"age_years": 12.0, "height_m": 0.12, "bmi": 4.0, "monk_skin_tone": 2.0, "freckles": 0.5}
 FACE_SPAN = 0.25
-WORDS = ("sex", "hair_style", "hair_colour", "beard", "outfit", "accessories")
+WORDS = ("sex", "hair", "beard", "outfit", "accessories")
 MOST_PEOPLE = 1500
 
 

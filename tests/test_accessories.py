@@ -205,10 +205,10 @@ def test_an_unknown_kind_is_named():
 def test_details_can_be_switched_off():
     plain = person((), 3, detail="simple")
     names = {m.name for m in plain.mesh.materials}
-    assert {"iris", "lips", "hair"} <= names
+    assert {"iris", "lips", "cap"} <= names
     assert not names & {"cornea", "head", *set().union(*KINDS.values())}
     grey = person((), 3, detail="mannequin")
     assert len({m.base_color for m in grey.mesh.materials}) == 1
     assert all(m.base_color_texture is None and m.normal_texture is None for m in grey.mesh.materials)
-    assert "hair" not in {m.name for m in grey.mesh.materials}
+    assert "cap" not in {m.name for m in grey.mesh.materials}
     assert grey.keypoints.shape == plain.keypoints.shape

@@ -80,7 +80,7 @@ def test_nobody_is_undressed():
         look = draw_look(generator(5, "identity", str(j)))
         posed = posed_in_sample(body, look, j)
         kinds = {p.kind for p in wardrobe.dress(look, posed) if len(p.quads)}
-        assert {"top", "shoes", "skin", "hair"} <= kinds, (j, look)
+        assert {"top", "shoes", "skin", "cap"} <= kinds, (j, look)
         assert kinds & {"bottom", "legs"}, (j, look)
         # Below the collarbones and above the thighs no skin is left but what lies under a hem.
         dressed = wardrobe.tailor.clothe(look.outfit, posed)

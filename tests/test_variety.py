@@ -20,10 +20,10 @@ def row(name: str, expression: str = "happy/smile", **traits) -> dict:
 
 def test_identities_are_counted_once_and_expressions_every_time():
     rows = [
-        row("a", outfit=["jeans", "shirt"], accessories=[], hair_style="long"),
-        row("a", "neutral/rest", outfit=["jeans", "shirt"], accessories=[], hair_style="long"),
-        row("b", outfit=["jeans", "shirt"], accessories=["glasses"], hair_style="bun"),
-        row("c", outfit=["dress"], accessories=["glasses"], hair_style="long"),
+        row("a", outfit=["jeans", "shirt"], accessories=[], hair="long"),
+        row("a", "neutral/rest", outfit=["jeans", "shirt"], accessories=[], hair="long"),
+        row("b", outfit=["jeans", "shirt"], accessories=["glasses"], hair="bun"),
+        row("c", outfit=["dress"], accessories=["glasses"], hair="long"),
     ]
     found = {line["title"]: line for line in variety.counts(rows)}
     assert (found["identities"]["different"], found["identities"]["told"]) == (3, 4)
@@ -40,14 +40,14 @@ def test_what_no_row_tells_is_left_out():
 
 def test_the_nearest_pair_is_the_one_that_differs_least():
     rows = [
-        row("young", age_years=12.0, height_m=1.4, hair_style="long"),
-        row("twin", age_years=40.0, hair_style="bun"),
-        row("other", age_years=41.0, hair_style="bun"),
-        row("tall", age_years=43.0, height_m=2.0, hair_style="crop"),
+        row("young", age_years=12.0, height_m=1.4, hair="long"),
+        row("twin", age_years=40.0, hair="bun"),
+        row("other", age_years=41.0, hair="bun"),
+        row("tall", age_years=43.0, height_m=2.0, hair="crop"),
     ]
     first, *rest = variety.nearest(rows, 2)
     assert first.ids == ("other", "twin")
-    assert "hair style" in first.same
+    assert "hair" in first.same
     assert rest[0].ids == ("tall", "young")
     assert rest[0].distance > first.distance
     assert [rows[i]["people"][0]["asset_id"] for i in first.rows] == list(first.ids)

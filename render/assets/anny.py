@@ -170,7 +170,7 @@ def told(look: Look) -> dict[str, Any]:
     return {
         "freckles": round(look.complexion.freckles, 2),
         "outfit": [wear.name for wear in look.outfit.wears],
-        "hair_style": look.hair_style,
+        "hair": look.cap.style,
         "accessories": [thing.kind for thing in look.things],
     }
 

@@ -12,6 +12,7 @@ from manifests.bodies import BodyPrior
 from manifests.clothes import ClothesPrior
 from manifests.seeds import generator
 from render.people.accessories import Thing, draw_accessories
+from render.people.cap import Cap, draw_cap
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
 from render.people.skin import Skin, draw_skin
@@ -21,7 +22,6 @@ from render.people.skin import Skin, draw_skin
 # and yellowness they find there (about 28 to 70, a* 9 to 10.5, b* 12 to 16; Xiao et al. 2017, Skin Research and Technology).
 MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
 SKIN_LAB = np.array([[28.0, 9.0, 12.0], [70.0, 10.5, 16.0]])
-HAIR_SRGB = ["0c0a09", "1c1411", "33221a", "53361f", "7a5230", "a87b43", "c9a66b", "6e6a66", "b9b4ad", "7a2e14"]
 # Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone.
 IRIS_SRGB = ["2c1810", "3b2314", "5a3a1e", "6b5a2e", "6b7a4b", "4f6f8f", "7d8a94"]
 
@@ -36,8 +36,7 @@ class Look:
     shape: Shape
     skin: tuple[float, float, float]
     monk: int
-    hair: tuple[float, float, float]
-    hair_style: str
+    cap: Cap
     iris: tuple[float, float, float]
     outfit: Outfit
     complexion: Skin
@@ -64,13 +63,11 @@ def draw_look(
     ``textures``: files of the user's fabrics.
     """
     shape = draw_shape(rng, prior or BodyPrior())
-    male, monk = shape.sex == "male", shape.skin_tone - 1
-    hair = HAIR_SRGB[rng.choice([7, 8])] if shape.age_years > 66 else HAIR_SRGB[rng.integers(7 if monk < 6 else 3)]
-    styles = ("short", "crop") if male else ("long", "long", "short")
+    monk = shape.skin_tone - 1
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
     if detail == "mannequin":
         outfit = bare_of_fashion(outfit)
-    hair_style, iris = str(rng.choice(styles)), linear(str(rng.choice(IRIS_SRGB[: 3 if monk > 4 else 7])))
+    iris = linear(str(rng.choice(IRIS_SRGB[: 3 if monk > 4 else 7])))
     # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
     own = generator(int(rng.integers(2**31)), "looks")
     skin = skin_albedo(shape.skin_tone)
@@ -81,8 +78,7 @@ def draw_look(
         shape=shape,
         skin=skin,
         monk=monk + 1,
-        hair=linear(hair),
-        hair_style=hair_style,
+        cap=draw_cap(generator(int(own.integers(2**31)), "cap"), shape.age_years, shape.sex, shape.skin_tone),
         iris=iris,
         outfit=outfit,
         complexion=draw_skin(own, skin, shape.skin_tone, shape.age_years, shape.sex),

@@ -22,14 +22,14 @@ def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
     found = clothes_of(look.outfit) | {
         "skin": Material("skin", look.skin, roughness=0.5, subsurface=0.12, bump=0.12, bump_scale=350.0),
         "lips": Material("lips", (lips[0], lips[1], lips[2]), roughness=0.35, subsurface=0.1),
-        "brows": Material("brows", _mix(look.hair, look.skin, 0.35), roughness=0.8, bump=0.3, bump_scale=700.0),
-        "hair": Material("hair", look.hair, roughness=0.45, bump=0.9, bump_scale=260.0),
+        "brows": Material("brows", _mix(look.cap.colour, look.skin, 0.35), roughness=0.8, bump=0.3, bump_scale=700.0),
+        "cap": Material("cap", look.cap.colour, roughness=0.45, bump=0.9, bump_scale=260.0),
         "sclera": Material("sclera", (0.72, 0.7, 0.68), roughness=0.12),
         "iris": Material("iris", look.iris, roughness=0.08),
         "pupil": Material("pupil", (0.005, 0.005, 0.005), roughness=0.05),
         "teeth": Material("teeth", (0.72, 0.68, 0.58), roughness=0.25, subsurface=0.1),
         "tongue": Material("tongue", (0.42, 0.12, 0.11), roughness=0.35, subsurface=0.15),
-        "lashes": Material("lashes", _mix(look.hair, (0.01, 0.01, 0.01), 0.6), roughness=0.7),
+        "lashes": Material("lashes", _mix(look.cap.colour, (0.01, 0.01, 0.01), 0.6), roughness=0.7),
     }
     if look.detail == "mannequin":
         return {kind: Material(kind, GREY, roughness=0.6) for kind in found}
