@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from manifests.accessories import AccessoriesPrior
 from manifests.bodies import BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
 from manifests.hair import HairPrior
@@ -15,6 +16,7 @@ Unit = Literal["auto", "m", "cm", "mm", "inch"]
 Axis = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 KeypointSet = Literal["coco17", "wholebody133", "sapiens308"]
 Degrees = tuple[float, float, float]
+Detail = Literal["mannequin", "simple", "full"]
 
 
 class AnnySource(Model):
@@ -26,6 +28,11 @@ class AnnySource(Model):
     pose: PosePrior = PosePrior()
     clothes: ClothesPrior = ClothesPrior()
     hair: HairPrior = HairPrior()
+    accessories: AccessoriesPrior = AccessoriesPrior()
+    detail: Detail = Field(
+        "full",
+        description="full; simple: plain skin, a cap of hair, nothing carried; mannequin: grey, close clothes, no hair",
+    )
     keypoints: KeypointSet = Field("sapiens308", description="which points a row lists; absent ones have visibility 0")
 
 

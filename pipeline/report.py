@@ -155,8 +155,8 @@ def _biases(content: Mapping[str, Any]) -> list[str]:
         )
         if any(r["source"].startswith("anny") for r in content["rights"]):
             lines.append(
-                "Parametric people have simple clothes and hair, mild poses and no accessories; their traits are "
-                "drawn, not sampled from a population. Results on photographs will differ from those on these renders."
+                "Parametric people's traits, clothes and accessories are drawn from the job's shares, not sampled from a "
+                "population. Results on photographs will differ from those on these renders."
             )
     if curate and curate["weak"]:
         lines.append(

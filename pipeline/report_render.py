@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from manifests import commit, view
 from manifests.dataset import Dataset
 from manifests.job import RenderStage
-from pipeline import diversity, figures, pictures
+from pipeline import diversity, figures, pictures, variety
 
 PANEL_PX = 232
 # Distributions of larger sets are read from this many rows, evenly spaced; the page says so.
@@ -39,6 +41,8 @@ def render_section(folder: Path, stage: RenderStage, samples: int) -> dict[str, 
         "charts": _charts([r for _, r in rows], stage),
         "agreement": _agreement([r for _, r in rows]),
         "people": _people([r for _, r in rows]),
+        "variety": variety.counts([r for _, r in rows]),
+        "alike": _alike(dataset, rows),
         "environments": len({r["lighting"]["environment"] for _, r in rows}),
         "outcomes": outcomes(folder),
     }
@@ -129,6 +133,20 @@ def _agreement(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         "median": statistics.median(opaque),
         "chart": figures.histogram(missed, "foreground pixels that differ, per 10 000") if len(opaque) > 1 else None,
     }
+
+
+def _alike(dataset: Dataset, rows: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The identities most alike, side by side as they were rendered."""
+    found = []
+    for pair in variety.nearest([r for _, r in rows]):
+        panels = []
+        for name, at in zip(pair.ids, pair.rows):
+            sample = dataset.sample(rows[at][0])
+            scale = PANEL_PX / sample.image.shape[0]
+            small = cv2.resize(sample.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            panels.append((name, pictures.data_uri(small)))
+        found.append({"distance": pair.distance, "same": ", ".join(pair.same), "panels": panels})
+    return found
 
 
 def _people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -36,6 +36,9 @@ class Material:
     alpha_mode: str = "opaque"
     alpha: float = 1.0
     alpha_threshold: float = 0.5
+    # Of a blend without a texture: above 1 it is a clear film of this index of refraction, which colours what is behind it
+    # by base_color and mirrors by Fresnel's law; `alpha` is what engines without such films take.
+    ior: float = 0.0
     bump: float = 0.0
     bump_scale: float = 200.0
 

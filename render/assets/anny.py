@@ -16,7 +16,10 @@ from manifests.seeds import generator
 from render.people import builds
 from render.people.body import Body, groups
 from render.people.doll import Doll
+from render.people.eyes import widened
 from render.people.fabric import own_fabrics
+from render.people.held import grasp, in_the_way, placed
+from render.people.held import pieces as in_hand
 from render.people.identity import Look, draw_look
 from render.people.joints import rig_of
 from render.people.landmarks import landmarks
@@ -60,25 +63,49 @@ class AnnyPeople:
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
         """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
         fabrics = tuple(path for path, _ in self._fabrics)
+        source = self._source
         look = draw_look(
-            generator(self._seed, "identity", key), self._source.body, self._source.clothes, fabrics, self._source.hair
+            generator(self._seed, "identity", key),
+            source.body,
+            source.clothes,
+            fabrics,
+            source.accessories,
+            source.detail,
+            source.hair,
         )
         shape = look.shape
         body, wardrobe = _studio()
         figure = body.figure(shape.phenotype, shape.changes)
+        thing = next((t for t in look.things if t.slot == "held"), None)
         pose = draw_pose(
-            rng, self._source.pose, rig_of(body), Doll(body, figure), self._motions, age_years=shape.age_years
+            rng,
+            source.pose,
+            rig_of(body),
+            Doll(body, figure),
+            self._motions,
+            age_years=shape.age_years,
+            holding=thing.side if thing else "",
         )
-        posed = body.posed(shape.phenotype, pose.rotations, shape.changes, pose.actions)
+        held = grasp(thing, body, rig_of(body), figure, pose.rotations) if thing else None
+        rotations = pose.rotations | held.rotations if held else pose.rotations
+        posed = body.posed(shape.phenotype, rotations, shape.changes, pose.actions)
+        if look.detail == "full":
+            posed.vertices = widened(posed.vertices, look.pupil)
         bmi, height = builds.measured_bmi(figure.rest, groups()["body"])
-        pieces, strands = wardrobe.dress(look, posed)
+        pieces, strands, left_out = wardrobe.outfitted(look, posed)
+        if held is not None:
+            turn, middle = placed(held, body, posed, rotations)
+            if in_the_way(held, turn, middle, pieces, posed, body):
+                left_out.append("held")
+            else:
+                pieces += in_hand(held, turn, middle)
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift, _parts())
         strands = [shifted(s, shift) for s in strands]
-        hair = np.concatenate([s.proxy.vertices for s in strands])
+        hair = np.concatenate([np.zeros((0, 3)), *(s.proxy.vertices for s in strands)])
         top, chin = head_marks(mesh, hair, posed.vertices[body.skull] + shift)
         points = {name: landmarks(name)(posed.vertices, posed.keypoints) + shift for name in SETS}
         person = PersonMesh(
@@ -102,8 +129,7 @@ class AnnyPeople:
                 "bmi": round(bmi, 1),
                 "build": shape.build,
                 "monk_skin_tone": shape.skin_tone,
-                "hair": look.hair.name,
-                "beard": look.hair.beard_name,
+                **told(look),
                 "anny": {k: round(v, 4) for k, v in shape.phenotype.items()},
             },
             pose={
@@ -113,6 +139,7 @@ class AnnyPeople:
                 "tries": pose.tries,
                 "relief": pose.relief,
                 "deepest_mm": round(pose.depth_m * 1e3, 1),
+                "left_out": left_out,
             },
         )
         return person, points
@@ -143,6 +170,18 @@ def _parts() -> Parts:
     return Parts(body.template, groups(), body.bone_names, body.weights, body.weight_bones)
 
 
+def told(look: Look) -> dict[str, Any]:
+    """What a row says of how a person looks: kinds, not colours."""
+    hair = {"full": look.hair.name, "simple": look.cap.style, "mannequin": "none"}[look.detail]
+    return {
+        "freckles": round(look.complexion.freckles, 2),
+        "outfit": [wear.name for wear in look.outfit.wears],
+        "hair": hair,
+        "beard": look.hair.beard_name if look.detail == "full" else "none",
+        "accessories": [thing.kind for thing in look.things],
+    }
+
+
 def head_marks(mesh: Mesh, hair: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(3,) highest and lowest point of a head, hair or hat included, over and under its middle.
 
@@ -161,7 +200,7 @@ def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -
     Sapiens2's class of every face.
     """
     kinds = sorted({p.kind for p in pieces})
-    materials = materials_of(look)
+    materials = materials_of(look, _studio()[1].complexions)
     vertices, faces, normals, index, uv, part = [], [], [], [], [], []
     first = 0
     for piece in pieces:

@@ -43,7 +43,9 @@ def build_material(material: Material, aov: str | None = None) -> Any:
             colours = nodes.new("ShaderNodeVertexColor")
             colours.layer_name = VERTEX_COLORS
             links.new(colours.outputs["Color"], inputs["Base Color"])
-    if material.alpha_mode != "opaque":
+    if material.alpha_mode == "blend" and material.ior > 1:
+        surface = _film(nodes, links, material)
+    elif material.alpha_mode != "opaque":
         surface = _see_through(nodes, links, material, texture_alpha, surface)
     if material.roughness_texture is not None:
         rough = _texture(nodes, f"{material.name} roughness", material.roughness_texture, "Non-Color")
@@ -53,7 +55,7 @@ def build_material(material: Material, aov: str | None = None) -> Any:
         normal_map = nodes.new("ShaderNodeNormalMap")
         links.new(image.outputs["Color"], normal_map.inputs["Color"])
         links.new(normal_map.outputs["Normal"], inputs["Normal"])
-    elif material.bump > 0:
+    if material.bump > 0:
         noise, bump = nodes.new("ShaderNodeTexNoise"), nodes.new("ShaderNodeBump")
         coordinates = nodes.new("ShaderNodeTexCoord")
         noise.inputs["Scale"].default_value = material.bump_scale
@@ -61,6 +63,8 @@ def build_material(material: Material, aov: str | None = None) -> Any:
         bump.inputs["Distance"].default_value = 0.002
         links.new(coordinates.outputs["Object"], noise.inputs["Vector"])
         links.new(noise.outputs["Fac"], bump.inputs["Height"])
+        if material.normal_texture is not None:
+            links.new(normal_map.outputs["Normal"], bump.inputs["Normal"])
         links.new(bump.outputs["Normal"], inputs["Normal"])
     links.new(surface, output.inputs["Surface"])
     if aov is not None:
@@ -93,6 +97,19 @@ def _see_through(nodes: Any, links: Any, material: Material, alpha: Any, surface
         links.new(alpha, mix.inputs["Fac"])
     links.new(clear.outputs["BSDF"], mix.inputs[1])
     links.new(surface, mix.inputs[2])
+    return mix.outputs["Shader"]
+
+
+def _film(nodes: Any, links: Any, material: Material) -> Any:
+    """A clear film: what is behind it times its colour, and a mirror's share by Fresnel's law."""
+    mix, clear = nodes.new("ShaderNodeMixShader"), nodes.new("ShaderNodeBsdfTransparent")
+    mirror, fresnel = nodes.new("ShaderNodeBsdfGlossy"), nodes.new("ShaderNodeFresnel")
+    clear.inputs["Color"].default_value = (*material.base_color, 1.0)
+    mirror.inputs["Roughness"].default_value = material.roughness
+    fresnel.inputs["IOR"].default_value = material.ior
+    links.new(fresnel.outputs["Fac"], mix.inputs["Fac"])
+    links.new(clear.outputs["BSDF"], mix.inputs[1])
+    links.new(mirror.outputs["BSDF"], mix.inputs[2])
     return mix.outputs["Shader"]
 
 

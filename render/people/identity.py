@@ -6,31 +6,46 @@ import dataclasses
 
 import numpy as np
 
+from manifests.accessories import AccessoriesPrior
+from manifests.assets import Detail
 from manifests.bodies import BodyPrior
 from manifests.clothes import ClothesPrior
 from manifests.hair import HairPrior
+from manifests.seeds import generator
+from render.people.accessories import Thing, draw_accessories
+from render.people.cap import Cap, draw_cap
 from render.people.hair_look import HairLook, draw_hair
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
+from render.people.skin import Skin, draw_skin
 
 # CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
 # albedo would be chalk and coal: lightness is brought into the range that spectrophotometers find on faces, with the redness
 # and yellowness they find there (about 28 to 70, a* 9 to 10.5, b* 12 to 16; Xiao et al. 2017, Skin Research and Technology).
 MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
 SKIN_LAB = np.array([[28.0, 9.0, 12.0], [70.0, 10.5, 16.0]])
-IRIS_SRGB = ["3b2314", "5a3a1e", "6b7a4b", "4f6f8f", "7d8a94"]
+# Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone.
+IRIS_SRGB = ["2c1810", "3b2314", "5a3a1e", "6b5a2e", "6b7a4b", "4f6f8f", "7d8a94"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Everything that stays the same about one person. Colours are linear RGB."""
+    """Everything that stays the same about one person. Colours are linear RGB. ``pupil``: its radius over 2.9 mm.
+
+    ``detail``: as the job's asset says; ``hair`` is worn with full detail, ``cap`` without.
+    """
 
     shape: Shape
     skin: tuple[float, float, float]
     monk: int
     hair: HairLook
+    cap: Cap
     iris: tuple[float, float, float]
     outfit: Outfit
+    complexion: Skin
+    pupil: float
+    things: tuple[Thing, ...] = ()
+    detail: Detail = "full"
 
     @property
     def phenotype(self) -> dict[str, float]:
@@ -43,6 +58,8 @@ def draw_look(
     prior: BodyPrior | None = None,
     clothes: ClothesPrior | None = None,
     textures: tuple[str, ...] = (),
+    accessories: AccessoriesPrior | None = None,
+    detail: Detail = "full",
     hair: HairPrior | None = None,
 ) -> Look:
     """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent.
@@ -52,13 +69,41 @@ def draw_look(
     shape = draw_shape(rng, prior or BodyPrior())
     monk = shape.skin_tone - 1
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
+    if detail == "mannequin":
+        outfit = bare_of_fashion(outfit)
+    iris = linear(str(rng.choice(IRIS_SRGB[: 3 if monk > 4 else 7])))
+    # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
+    own = generator(int(rng.integers(2**31)), "looks")
+    skin = skin_albedo(shape.skin_tone)
+    carried = generator(int(own.integers(2**31)), "things")
+    hat = outfit.of("hat") is not None
+    things = draw_accessories(carried, accessories or AccessoriesPrior(), shape.age_years, shape.sex, hat)
     return Look(
         shape=shape,
-        skin=skin_albedo(shape.skin_tone),
+        skin=skin,
         monk=monk + 1,
-        hair=draw_hair(rng, shape, outfit.of("hat") is not None, hair or HairPrior()),
-        iris=linear(str(rng.choice(IRIS_SRGB[: 2 if monk > 5 else 5]))),
+        hair=draw_hair(generator(int(rng.integers(2**31)), "hair"), shape, hat, hair or HairPrior()),
+        cap=draw_cap(generator(int(own.integers(2**31)), "cap"), shape.age_years, shape.sex, shape.skin_tone),
+        iris=iris,
         outfit=outfit,
+        complexion=draw_skin(own, skin, shape.skin_tone, shape.age_years, shape.sex),
+        pupil=float(own.uniform(0.55, 0.95)),
+        things=things if detail == "full" else (),
+        detail=detail,
+    )
+
+
+def bare_of_fashion(outfit: Outfit) -> Outfit:
+    """The close clothes of a shop's dummy: without room for folds, without a hat."""
+    shoes = tuple(dataclasses.replace(w, name="trainers") for w in outfit.wears if w.slot == "shoes")
+    worn = next(w for w in outfit.wears if w.slot == "top")
+    close = (("bottom", "leggings"), ("top", "t_shirt"))
+    return Outfit(
+        shoes
+        + tuple(
+            dataclasses.replace(worn, slot=slot, name=name, fit=0.0, pattern="plain", fabric="jersey", texture=None)
+            for slot, name in close
+        )
     )
 
 

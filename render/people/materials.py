@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from render.people.accessories import materials_of_things
+from render.people.complexion import Complexions
+from render.people.eyes import eye_materials
 from render.people.fabric import material, ribbed
 from render.people.hair import tinted
 from render.people.identity import Look
 from render.people.outfit import SOLES, Outfit, linear
 from render.scene import Material
 
+GREY = (0.5, 0.5, 0.5)
 
-def materials_of(look: Look) -> dict[str, Material]:
+
+def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
     """kind -> Material."""
     skin = np.array(look.skin)
     lips = tuple(float(v) for v in np.clip(skin * (0.82, 0.5, 0.5), 0.01, 1))
-    return clothes_of(look.outfit) | {
+    found = clothes_of(look.outfit) | {
         "skin": Material("skin", look.skin, roughness=0.5, subsurface=0.12, bump=0.12, bump_scale=350.0),
         "lips": Material("lips", (lips[0], lips[1], lips[2]), roughness=0.35, subsurface=0.1),
         "hair": tinted(look.hair, look.skin),
+        "brows": Material("brows", _mix(look.cap.colour, look.skin, 0.35), roughness=0.8, bump=0.3, bump_scale=700.0),
+        "cap": Material("cap", look.cap.colour, roughness=0.45, bump=0.9, bump_scale=260.0),
         "sclera": Material("sclera", (0.72, 0.7, 0.68), roughness=0.12),
         "iris": Material("iris", look.iris, roughness=0.08),
         "pupil": Material("pupil", (0.005, 0.005, 0.005), roughness=0.05),
@@ -26,6 +33,13 @@ def materials_of(look: Look) -> dict[str, Material]:
         "tongue": Material("tongue", (0.42, 0.12, 0.11), roughness=0.35, subsurface=0.15),
         "lashes": Material("lashes", _mix(look.hair.own_color, (0.01, 0.01, 0.01), 0.6), roughness=0.7),
     }
+    if look.detail == "mannequin":
+        return {kind: Material(kind, GREY, roughness=0.6) for kind in found}
+    if look.detail == "full":
+        found |= complexions.materials(look.complexion)
+        found |= materials_of_things(look.things)
+        found |= eye_materials(look.iris, look.pupil, round(look.shape.age_years), look.complexion.seed)
+    return found
 
 
 def clothes_of(outfit: Outfit) -> dict[str, Material]:

