@@ -107,10 +107,20 @@ def best_first(table: pa.Table) -> np.ndarray:
 
 
 def absent(decisions: pa.Table) -> dict[str, str]:
-    """Rules that nothing could be held against, since the job gives no model -> the field that would give one."""
+    """Rules that nothing could be held against, since the job gives no model -> the field that would give one.
+
+    Empty where no picture came far enough to tell.
+    """
+    seen = decisions.filter(decisions["boxes"].is_valid())
+    if not len(seen):
+        return {}
     looked = {"head": "heads", "dup_semantic": "cluster_path", "balance": "cluster_path"}
     columns = {rule: looked.get(rule) or CONTENT[rule][0] for rule in NEEDS}
-    return {rule: NEEDS[rule] for rule, name in columns.items() if decisions[name].null_count == len(decisions)}
+    missing = {rule for rule, name in columns.items() if seen[name].null_count == len(seen)}
+    if any('"faces ' in (m or "") for m in seen["models"].unique().to_pylist()):
+        # Pictures without a face have no pose, though somebody looked.
+        missing -= {"yaw", "pitch"}
+    return {rule: field for rule, field in NEEDS.items() if rule in missing}
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

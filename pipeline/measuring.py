@@ -89,7 +89,9 @@ def measure(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
     workers = min(stage.workers or int(resources.get("CPU", 1)), len(missing))
-    gpus = resources.get("GPU", 0) if stage.detector.kind == "transformers" and stage.detector.device != "cpu" else 0
+    on_torch = [stage.detector] if stage.detector.kind == "transformers" else []
+    models = [*on_torch, *filter(None, [stage.embedding]), *stage.heads.values()]
+    gpus = resources.get("GPU", 0) if any(m.device != "cpu" for m in models) else 0
     token = uuid.uuid4().hex
     names = list(missing)
     for at in range(0, len(names), WAVE):
