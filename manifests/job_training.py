@@ -207,6 +207,8 @@ class FinetuneStage(Model):
             raise ValueError(f"also: {self.task} is the task itself; name others")
         if self.head in HEADS_OF_POSE and not set(tasks) <= set(POSES):
             raise ValueError(f"head {self.head} puts out heatmaps: it is for {', '.join(POSES)} alone")
+        if self.distil and self.also:
+            raise ValueError("distil: a teacher teaches one task; leave out `also`")
         if self.init_head and (self.also or self.init in ("pretrain", "random")):
             raise ValueError("init_head: needs a checkpoint file as init, and one task")
         return self

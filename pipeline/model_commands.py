@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,8 @@ def models(
                 *(f"{k['total_bytes'] / 1e9:.1f}" for k in (plain, again)),
             ]
         table.add_row(*cells)
-    console = Console()
+    # A pipe has no width of its own: names and numbers shall not be cut there.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(
         f"MAE at {pretrain_at}, dense (normals, {head} head) at {finetune_at}. TFLOP: one picture, forward and backward. GB: a step "

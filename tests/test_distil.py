@@ -196,6 +196,7 @@ def test_several_tasks_share_an_encoder_and_are_judged_apart(rows, tmp_path):
         ({"head": "vitpose"}, "pose17, pose133, pose308 alone"),
         ({"loss": "udp"}, "loss udp is not one of normal"),
         ({"init_head": True}, "needs a checkpoint file"),
+        ({"also": {"depth": 1.0}, "distil": {"teacher": "big"}}, "teaches one task"),
         ({"model": "sapiens2-9b"}, "sapiens2"),
     ],
 )

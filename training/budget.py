@@ -219,9 +219,9 @@ def _walk_head(s: Size, grid: tuple[int, int], task: str, shape: Shape, picture:
         layers.append(_conv(area, flats[-1], channels, 1, False))
     else:
         layers += budget_modern.head(s, task, shape.head, shape.head_width, picture, grid)
-    # The answer in float32, normalised where it is a direction.
-    full = picture[0] * picture[1] * channels // (16 if task in POSES else 1)
-    layers.append(Layer(0, wide=full * (2 if task == "normal" else 1)))
+    if task == "normal":
+        # The answer in float32, and its length.
+        layers.append(Layer(0, wide=2 * picture[0] * picture[1] * channels))
     return layers
 
 

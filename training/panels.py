@@ -98,7 +98,7 @@ def _skeleton(rgb: np.ndarray, people: np.ndarray, name: str, true: np.ndarray) 
     out = np.ascontiguousarray(rgb // 2)
     for person, known in zip(people, true):
         seen = known[:, 2] > 0
-        px = np.round(person[:, :2]).astype(int)
+        px = np.round(np.nan_to_num(person[:, :2])).astype(int)
         for a, b in keypoints.SETS[name].skeleton:
             if seen[a] and seen[b]:
                 cv2.line(out, px[a].tolist(), px[b].tolist(), (90, 200, 255), 1)
