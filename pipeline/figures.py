@@ -131,7 +131,7 @@ def laws(series: Mapping[str, tuple[Sequence[tuple[float, float]], Any]], x: str
     axes.minorticks_off()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.legend()
+    axes.legend(frameon=False)
     return _svg(figure, f"power law: {y} over {x}")
 
 

@@ -144,6 +144,7 @@ def write_ply(
     return len(vertices)
 
 
-# Measured over default renders of anny people (full and upper framing): see docs of `maquette predict`.
-RELIEF_M = 0.05
-SHOULDERS = 0.29
+# Medians over 160 default renders of 60 anny people: mean deviation of depth at a height of 1.7 m (full 0.10 m, upper 0.08 m, face
+# 0.06 m; nine in ten full ones within 0.06 and 0.18), and width of an upper body's box over the height (0.27 to 0.57).
+RELIEF_M = 0.09
+SHOULDERS = 0.36

@@ -35,7 +35,7 @@ def sweep_section(run: Path) -> dict[str, Any] | None:
         "charts": charts,
         "laws": [_law(w, form) for w in found["laws"]],
         "joint": [
-            {"source": s, "n": f"{w['exponent']:.3f}", "p": f"{w['by_parameters']:.3f}"}
+            {"source": s, "n": f"{-w['exponent']:+.3f}", "p": f"{-w['by_parameters']:+.3f}"}
             for s, w in found["joint"].items()
         ],
         "costs": _costs(found["points"], form),

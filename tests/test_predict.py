@@ -17,7 +17,7 @@ from curation.detectors import PersonDetector
 from manifests.curation import Detector
 from manifests.errors import InputError
 from manifests.frames import point_map
-from pipeline import crops, inputs, lens, metric, predict, predict_commands
+from pipeline import crops, inputs, lens, metric, predict, predict_commands, predict_write
 from tests import models, onnx, photos, runs, samples
 from training.predictor import Predictor
 
@@ -312,6 +312,33 @@ def test_a_checkpoint_says_itself_what_it_is(tmp_path):
     # A mirrored picture has the mirrored normals: the mean over both makes it exact.
     mirrored = predictor.predict([np.ascontiguousarray(pictures[0][:, ::-1])])["normal"][0]
     assert mirrored[:, ::-1] * [-1, 1, 1] == pytest.approx(maps[0], abs=2e-3)
+
+
+@pytest.mark.parametrize("task", ["parts", "pose17", "pointmap", "albedo"])
+def test_every_task_finds_its_way_back(task, tmp_path):
+    model = Predictor(models.random(tmp_path / task, task, width=32, height=48), "cpu")
+    weights = detector(tmp_path / "two.onnx", [(20, 30, 90, 200), (250, 100, 330, 260)], (300, 420))
+    finds = PersonDetector(Detector(kind="onnx", weights=str(weights), layout="finished"), tmp_path)
+    picture = scene()[0]
+    made = predict.Eye([model], finds, predict.Wanted()).see([picture], [(np.diag([500.0, 500, 1]), "given")])[0]
+    predict_write.write(tmp_path, made, predict_write.Looks(), {})
+    found = np.load(tmp_path / "maps.npz")
+    crop = crops.around((250, 100, 330, 260), (48, 32))
+    alone = model.predict([crops.cut(picture, crop)])[task][0]
+    shown = cv2.imread(str(tmp_path / "overlay.jpg"))
+    if task == "pose17":
+        assert found[task].shape == (2, 17, 3)
+        assert found[task][1] == pytest.approx(alone + np.array([crop.x0, crop.y0, 0]), abs=1e-3)
+        assert shown.shape == (300, 2 * 420, 3)
+        return
+    mine = found["person"] == 2
+    y, x = (int(v) for v in np.argwhere(mine)[len(np.argwhere(mine)) // 2])
+    assert found[task][y, x] == pytest.approx(np.squeeze(alone[y - crop.y0, x - crop.x0]), abs=1e-5)
+    assert shown.shape == (300, (3 if task == "pointmap" else 2) * 420, 3)
+    if task == "pointmap":
+        assert found["depth"][mine] == pytest.approx(np.maximum(found["pointmap"][mine][:, 2], 0))
+        assert trimesh.load(tmp_path / "people.ply", process=False).vertices.shape[1] == 3
+        assert "point map" in json.loads((tmp_path / "result.json").read_text())["people"][0]["scale"]
 
 
 def test_photographs_and_videos_are_told_apart(tmp_path):

@@ -104,7 +104,7 @@ def study(folder: Path, steps: int = 6) -> Path:
     """A job of 3 data sizes x 2 model sizes x 3 seeds on balls."""
     samples.dataset(folder / "runs/study/render", 24, per_task=8, splits=("train", "train", "test"))
     optim = {"steps": steps, "batch": 4, "warmup_steps": 1, "checkpoint_every": 2}
-    base = {"name": "normals", "task": "normal", "init": "random", "width": 32, "height": 32, "head_width": 8}
+    base = {"name": "normals", "task": "normal", "init": "random", "width": 32, "height": 32, "head_width": 16}
     base |= {"optim": optim, "compute": {"gpu": "no"}}
     tree = {
         "name": "study", "runs": str(folder / "runs"), "finetune": [base], "evaluate": {"bootstrap": 20}, "report": {},
