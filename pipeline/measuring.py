@@ -89,9 +89,10 @@ def measure(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
     workers = min(stage.workers or int(resources.get("CPU", 1)), len(missing))
-    on_torch = [stage.detector] if stage.detector.kind == "transformers" else []
-    models = [*on_torch, *filter(None, [stage.embedding]), *stage.heads.values()]
-    gpus = resources.get("GPU", 0) if any(m.device != "cpu" for m in models) else 0
+    devices = [head.device for head in stage.heads.values()]
+    devices += [stage.detector.device] if stage.detector.kind == "transformers" else []
+    devices += [stage.embedding.device] if stage.embedding is not None else []
+    gpus = resources.get("GPU", 0) if any(device != "cpu" for device in devices) else 0
     token = uuid.uuid4().hex
     names = list(missing)
     for at in range(0, len(names), WAVE):
