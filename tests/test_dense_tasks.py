@@ -220,12 +220,11 @@ LEARNT = [
     ("normal", "cosine", "light", 80, 4e-3, 4.0),
     ("normal", "cosine_gradient", "light", 80, 4e-3, 5.0),
     ("foreground", "matting", "light", 60, 1.5e-2, 0.015),
-    ("parts", "cross_entropy_dice", "light", 80, 6e-3, 0.15),
-    ("pose17", "udp", "sapiens2", 120, 6e-3, 0.03),
-    ("pose17", "ohkm", "sapiens2", 120, 6e-3, 0.03),
+    ("parts", "cross_entropy_dice", "light", 110, 1e-2, 0.2),
+    ("pose17", "udp", "sapiens2", 240, 1e-2, 0.05),
     ("pose17", "integral", "sapiens2", 120, 6e-3, 0.04),
-    ("pointmap", "sapiens2", "light", 100, 6e-3, 0.1),
-    ("albedo", "sapiens2", "light", 80, 6e-3, 0.05),
+    ("pointmap", "sapiens2", "light", 150, 1e-2, 0.12),
+    ("albedo", "sapiens2", "light", 120, 1e-2, 0.06),
 ]
 
 
