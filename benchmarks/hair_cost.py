@@ -1,6 +1,6 @@
 """Hair's price: seconds of a haired face close-up over those of the same person bald, and the worker's memory.
 
-    python benchmarks/hair_cost.py [--width 768] [--samples 16] [--styles long,crop,curly_short]
+    python benchmarks/hair_cost.py [--width 768] [--samples 16] [--styles long,crop]
 
 Frames of both go through everything that makes a sample: Embree, Cycles with the denoiser, the check, alpha. The people
 take turns; the ratio is of the sums over all styles. Targets: 2.5, and 3 GB.
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--styles", default="long,crop,curly_short")
+    parser.add_argument("--styles", default="long,crop")
     given = parser.parse_args()
     width, height = given.width, given.width * 4 // 3
     stage = RenderStage.model_validate(
@@ -52,7 +52,7 @@ def main() -> None:
             "verify_limits": {"opaque_share": 0.99},
         }
     )
-    renderer = Renderer(stage, Path.cwd(), 1)
+    renderer = Renderer(stage, Path.cwd(), os.cpu_count() or 1)
     light = draw_lighting(stage.lighting, environments(stage.lighting, Path.cwd()), generator(1, "light"))
     rows = {}
     for style in given.styles.split(","):

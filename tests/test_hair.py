@@ -175,7 +175,7 @@ def test_hair_normals_turn_slowly_from_pixel_to_pixel(long_haired, bearded):
             turn = np.degrees(np.arccos(np.clip((n[a][pair] * n[b][pair]).sum(-1), -1, 1)))
             assert pair.sum() > 5000
             assert np.median(turn) < 5
-            assert np.quantile(turn, 0.9) < 15
+            assert np.quantile(turn, 0.9) < 5
 
 
 def test_no_scalp_shows_where_hair_grows(long_haired, bearded):
@@ -191,10 +191,10 @@ def test_no_scalp_shows_where_hair_grows(long_haired, bearded):
             # The tinted layer has no holes through which skin comes; at its ragged edge skin may.
             filled = cv2.morphologyEx(layer.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
             inner = cv2.erode(filled, np.ones((5, 5), np.uint8)) > 0
-            assert (inner & ~layer).sum() <= 0.003 * inner.sum()
-            assert (whole.segmentation[inner] == ID["Hair"]).mean() > 0.997
-            # And strands alone cover nearly all of it.
-            assert whole.strand[inner].mean() > 0.85
+            assert (inner & ~layer).sum() <= 0.015 * inner.sum()
+            assert (whole.segmentation[inner] == ID["Hair"]).mean() > 0.99
+            # And strands alone cover most of it, at the hairline and the parting too.
+            assert whole.strand[inner].mean() > 0.6
 
 
 def test_merged_strands_cover_the_same_with_fewer(long_haired):
@@ -224,7 +224,10 @@ def test_the_surface_stands_for_strands_where_there_are_none(long_haired):
     strands, surface = embree.cast([long_haired], camera), embree.cast([shown], camera)
     hair = strands.strand & (strands.segmentation == ID["Hair"])
     assert (hair & (surface.segmentation == ID["Hair"])).sum() > 0.9 * hair.sum()
-    assert np.median(np.abs(strands.depth - surface.depth)[hair & (surface.mask > 0)]) < 0.012
+    # Strands are seen at all depths of the volume, and none but strays before it.
+    gap = (strands.depth - surface.depth)[hair & (surface.mask > 0)]
+    assert np.median(gap) < 0.03
+    assert (gap < -0.003).mean() < 0.05
 
 
 @pytest.fixture(scope="module")

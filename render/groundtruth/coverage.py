@@ -14,7 +14,7 @@ from scipy.stats import qmc
 from render.groundtruth.embree import Caster
 from render.scene import Camera
 
-RAYS = 64
+RAYS = 128
 # The band: within so many pixels of a strand, and of a pixel that Cycles found half covered.
 REACH_PX = 2
 # Cycles' default pixel filter, a Blackman-Harris window: its width of 1.5 px is doubled (scene/film.cpp).

@@ -16,7 +16,7 @@ from manifests.frames import camera_centre, to_camera
 from render.groundtruth.fibres import Fibres
 from render.scene import PersonMesh, Strands
 
-# A strand this far from its proxy, along the ray, has the normal of the nearest point of it instead of the ray's own.
+# A ray that meets the proxy only so far behind a strand tells nothing of it: the strand strays outside the volume.
 STRAY_M = 0.03
 # Least cosine between a strand's normal and the way to the camera.
 EDGE = 0.02
@@ -83,7 +83,7 @@ class Locks:
         return np.flatnonzero(((directions[:, :2] >= uv.min(0)) & (directions[:, :2] <= uv.max(0))).all(axis=1))
 
     def _on_proxy(self, i: int, points: np.ndarray) -> np.ndarray:
-        """Interpolated where the ray to a point meets the proxy near it; else as at the proxy's nearest vertex."""
+        """Interpolated where the ray to a point enters the proxy; else the mean of the proxy's nearest ones."""
         mesh, directions = self.sets[i].proxy, points / points[:, 2:]
         if i not in self._proxies:
             corners = to_camera(mesh.vertices.astype(np.float64), self._pose)[mesh.faces]
@@ -95,10 +95,13 @@ class Locks:
         face, z = hit["primID"].astype(np.int64), hit["tfar"].astype(np.float64)
         weights = np.stack([1 - hit["u"] - hit["v"], hit["u"], hit["v"]], axis=1)
         normals = np.einsum("nk,nkc->nc", weights, corner_normals[np.maximum(face, 0)])
-        stray = (face < 0) | (np.abs(z - points[:, 2]) > STRAY_M)
+        stray = (face < 0) | (z > points[:, 2] + STRAY_M)
         if stray.any():
-            nearest = cKDTree(corners.reshape(-1, 3)).query(points[stray])[1]
-            normals[stray] = corner_normals.reshape(-1, 3)[nearest]
+            # Of many, so that neighbours have nearly the same: each triangle counts its corners for itself.
+            nearest = (
+                cKDTree(corners.mean(axis=1)).query(points[stray], k=min(24, len(corners)))[1].reshape(stray.sum(), -1)
+            )
+            normals[stray] = corner_normals.mean(axis=1)[nearest].mean(axis=1)
         return normals
 
 

@@ -46,7 +46,7 @@ class Style:
     gather: str = ""
     points: int = 14
     count: int = 14000
-    width: float = 0.00016
+    width: float = 0.0002
 
 
 class Room:

@@ -13,10 +13,10 @@ from scipy.ndimage import gaussian_filter
 
 from render.people.shell import normals_of
 
-VOXEL_M, BLUR = 0.006, 1.1
+VOXEL_M, BLUR = 0.006, 1.7
 # Strand points in a cell that count as full of hair, and the share of a cell's fill that the surface lies at.
-FULL, LEVEL = 2.0, 0.45
-ROUNDS = 4
+FULL, LEVEL = 2.0, 0.2
+ROUNDS, SMOOTH = 5, 16
 
 
 def hull(
@@ -27,12 +27,12 @@ def hull(
     ``strands``: (N, K, 3) metres. ``outside``: a function of (P, 3) points that gives metres outside the body first.
     """
     fine = _denser(strands)
-    low = fine.min(0) - 6 * VOXEL_M
-    size = np.ceil((fine.max(0) + 6 * VOXEL_M - low) / VOXEL_M).astype(int)
+    low = fine.min(0) - 8 * VOXEL_M
+    size = np.ceil((fine.max(0) + 8 * VOXEL_M - low) / VOXEL_M).astype(int)
     cell = ((fine - low) / VOXEL_M).astype(int)
     hair = np.bincount(np.ravel_multi_index(cell.T, size), minlength=int(np.prod(size))).reshape(size)
     fill = gaussian_filter(np.minimum(hair / FULL, 1.0).astype(np.float32), BLUR)
-    near = gaussian_filter((hair > 0).astype(np.float32), 1.0) > 0.02
+    near = fill > 0.03
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), axis=-1)
     body = np.zeros(size, np.float32)
     body[near] = np.clip(0.5 - outside(low + (grid[near] + 0.5) * VOXEL_M)[0] / VOXEL_M, 0, 1)
@@ -41,14 +41,14 @@ def hull(
     if not len(quads):
         return np.zeros((0, 3)), np.zeros((0, 4), np.int32), np.zeros((0, 3))
     here = np.clip(np.rint(points).astype(int), 0, size - 1)
-    hairy = (fill * near)[tuple(here.T)] > 0.12
+    hairy = fill[tuple(here.T)] > 0.06
     quads = quads[hairy[quads].all(axis=1)]
     used, quads = np.unique(quads, return_inverse=True)
     points, quads = low + (points[used] + 0.5) * VOXEL_M, quads.reshape(-1, 4).astype(np.int32)
     for _ in range(ROUNDS):
         points = points + 0.6 * (_mean(points, quads) - points)
     normals = normals_of(points, quads)
-    for _ in range(ROUNDS):
+    for _ in range(SMOOTH):
         normals = _mean(normals, quads) + 0.3 * normals
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     return points, quads, normals
