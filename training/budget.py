@@ -49,15 +49,16 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """One step on one device without sharding. FLOPs count no recomputation; bytes are of the whole batch.
+    """One step on one device without sharding. FLOPs count no recomputation, and of what a batch shares each picture's
+    part; bytes are of the whole batch.
 
     ``activation_bytes``: what the forward pass keeps for the backward pass. ``transient_bytes``: the most that one layer
     needs on top while its gradient is made. ``cast_bytes``: copies of weights in the computing type.
     """
 
     parameters: int
-    forward_flops_per_image: int
-    flops_per_image: int
+    forward_flops_per_image: float
+    flops_per_image: float
     weights_bytes: int
     gradient_bytes: int
     optimiser_bytes: int
@@ -109,7 +110,7 @@ def budget(
         # Of a block computed again all is there at once, and about as much again as gradients of what is largest in it.
         transient = max(transient, (inside if checkpointing and layer.block else 0) + layer.largest * (wide + narrow))
     weights = 4 * parameters
-    forward = sum(layer.flops for layer in walk)
+    forward = sum(layer.flops for layer in walk) + (_shared_flops(s, grid, shape) / batch if task == MAE else 0)
     # The teacher of self-distillation looks at both large views whole, and takes no gradient.
     taught = 2 * sum(layer.flops for layer in _encoder(s, grid[0] * grid[1], 0)) if shape.twice else 0
     return Budget(
@@ -180,13 +181,21 @@ def _walk_mae(s: Size, grid: tuple[int, int], shape: Shape) -> list[Layer]:
         ]
     else:
         tokens = seen + first + predicted
-        layers += [_block(tokens, d, heads)] * (shape.decoder_depth - 1) + [_block(tokens, d, heads, seen + first)]
+        blocks = [_block(tokens, d, heads)] * (shape.decoder_depth - 1) + [_block(tokens, d, heads, seen + first)]
+        # What the first block's attention needs of masked tokens is made for all pictures at once.
+        blocks[0] = dataclasses.replace(blocks[0], flops=blocks[0].flops - 6 * predicted * d * d)
+        layers += blocks
     # The loss keeps the difference's two sides in float32.
     layers += [norm(predicted, d), linear(predicted, d, pixels), Layer(0, wide=2 * predicted * pixels)]
     if not shape.twice:
         return layers
     small = (shape.local[0] // s.patch) * (shape.local[1] // s.patch)
     return [*layers, *layers, *[budget_modern.scaled(one, shape.locals) for one in _encoder(s, small, 1)]]
+
+
+def _shared_flops(s: Size, grid: tuple[int, int], shape: Shape) -> int:
+    """FLOPs of a pre-training step's forward pass that do not grow with the batch: a table row for each place."""
+    return 0 if shape.cross else 6 * grid[0] * grid[1] * shape.decoder_dim**2
 
 
 def _walk_dense(s: Size, grid: tuple[int, int], task: str, shape: Shape, picture: tuple[int, int]) -> list[Layer]:

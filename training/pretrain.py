@@ -77,7 +77,7 @@ def pretrain(run: Path, settings: Pretrain) -> Path:
             ),
             view=sources.view if isinstance(sources, PictureSources) else loop.as_they_are,
             loss_of=lambda module, batch: module(*(batch[k] for k in ("image", "order", "small") if k in batch))[0],
-            flops=estimate(1, False).flops_per_image,
+            flops=estimate(max(1, settings.optim.batch // (me.world * compute.accumulate)), False).flops_per_image,
             digest=digest(settings, identity, dtype),
             after=follow if two else None,
         ),
