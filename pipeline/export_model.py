@@ -111,9 +111,17 @@ def dense(checkpoint: Path, fields: dict[str, Any], folder: Path, formats: list[
         _json(folder / "config.json", config)
         _json(folder / "preprocessor_config.json", hub_model.preprocessor(height, width))
         told["model.safetensors"] = "weights under Sapiens2's names"
-        told["config.json"] = (
-            f"`transformers.AutoModel` opens the encoder; as a whole it is `{config['architectures'][0]}`"
-        )
+        kind = config["architectures"][0]
+        if kind == hub_model.ENCODER:
+            told["config.json"] = "`transformers.AutoModel` opens the encoder"
+        else:
+            told["config.json"] = f"`transformers.{kind}` opens the whole"
+            told["encoder"] = "the encoder alone: `AutoModel.from_pretrained(FOLDER, subfolder='encoder')`"
+            (folder / "encoder").mkdir()
+            alone = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
+            _save(folder / "encoder" / "model.safetensors", alone, {})
+            headless = {k: v for k, v in config.items() if k not in ("head_config", "num_labels")}
+            _json(folder / "encoder" / "config.json", headless | {"architectures": [hub_model.ENCODER]})
     elif "safetensors" in wanted or "huggingface" in wanted:
         told["model.safetensors"] = (
             "weights under this trainer's names; `training.predictor.Predictor` reads a run's own file"
@@ -149,7 +157,7 @@ def autoencoder(checkpoint: Path, fields: dict[str, Any], folder: Path, formats:
     size = SIZES[fields["model"]]
     config = hub_model.sapiens2_config(size, fields["height"], fields["width"])
     if config is not None:
-        config["architectures"] = ["Sapiens2Model"]
+        config["architectures"] = [hub_model.ENCODER]
         tensors = official.export(checkpoint, keymaps_modern.SAPIENS2)
     else:
         config, tensors = hub_model.vitmae(checkpoint, fields)

@@ -18,6 +18,7 @@ from training.modern import Modern, ModernEncoder
 from training.transforms import MEAN, STD
 from training.vit import SIZES, Size
 
+ENCODER = "Sapiens2Model"
 HEADED = {
     "parts": "Sapiens2ForSemanticSegmentation",
     "pose308": "Sapiens2ForPoseEstimation",
@@ -73,7 +74,7 @@ def sapiens2(model: DenseModel, height: int, width: int) -> tuple[dict[str, Any]
         return None
     tensors = keymaps_modern.official_tensors(keymaps_modern.SAPIENS2, encoder.state_dict())
     if model.kind != "sapiens2" or model.task not in HEADED:
-        return config | {"architectures": ["Sapiens2Model"]}, tensors
+        return config | {"architectures": [ENCODER]}, tensors
     config |= {"architectures": [HEADED[model.task]], "head_config": _head(model), "num_labels": CHANNELS[model.task]}
     named = {f"backbone.{k}": v for k, v in tensors.items()}
     return config, named | official_heads.official_head(model)
