@@ -49,7 +49,7 @@ def band(coverage: np.ndarray, strand: np.ndarray) -> np.ndarray:
         return np.zeros(strand.shape, bool)
     kernel = np.ones((2 * REACH_PX + 1,) * 2, np.uint8)
     part = ((coverage > 0) & (coverage < 1)).astype(np.uint8)
-    return (cv2.dilate(part, kernel) & cv2.dilate(strand.astype(np.uint8), kernel)) > 0
+    return (cv2.dilate(part, kernel) > 0) & (cv2.dilate(strand.astype(np.uint8), kernel) > 0)
 
 
 def filter_offsets(count: int) -> np.ndarray:

@@ -96,14 +96,14 @@ def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.nd
     """Two plaits over the shoulders: three locks, each on a figure of eight across the plait."""
     n = len(path)
     length = style.back * head.size / 0.12
-    lines = {}
+    lines: dict[float, np.ndarray] = {}
     for s in (-1.0, 1.0):
-        p, d, line = tie[side == s][:1], np.array([[0.5 * s, -0.15, -1.0]]), []
+        p, d, walked = tie[side == s][:1], np.array([[0.5 * s, -0.15, -1.0]]), []  # type: ignore[var-annotated]
         for _ in range(count):
             d = _unit(d + 0.6 * head.down + [0.05 * s, -0.12, 0])
             p = head.room.out(p + d * length / count, 0.013)
-            line.append(p[0])
-        lines[s] = np.array(line)
+            walked.append(p[0])
+        lines[s] = np.array(walked)
     lock = rng.integers(3, size=n)
     thin = np.linspace(1, 0.45, count)
     turns = length / 0.035

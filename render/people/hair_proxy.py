@@ -6,6 +6,8 @@ for every edge that it crosses (Gibson 1998). Legend: N strands, K points, V ver
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -17,7 +19,9 @@ FULL, LEVEL = 2.0, 0.2
 ROUNDS, SMOOTH = 5, 16
 
 
-def hull(strands: np.ndarray, outside: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def hull(
+    strands: np.ndarray, outside: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(V, 3) points, (Q, 4) int32 quads facing out, (V, 3) unit normals.
 
     ``strands``: (N, K, 3) metres. ``outside``: a function of (P, 3) points that gives metres outside the body first.
