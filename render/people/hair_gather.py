@@ -96,7 +96,7 @@ def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.nd
     """Two plaits over the shoulders: three locks, each on a figure of eight across the plait."""
     n = len(path)
     length = style.back * head.size / 0.12
-    lines = {}
+    lines: dict[float, np.ndarray] = {}
     for s in (-1.0, 1.0):
         p, d, plait = tie[side == s][:1], np.array([[0.5 * s, -0.15, -1.0]]), []
         for _ in range(count):
