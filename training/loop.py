@@ -53,7 +53,7 @@ class Training:
     batches: Callable[[range, Team], Arrays]
     view: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     loss_of: Callable[[nn.Module, dict[str, Tensor]], Tensor]
-    flops: int
+    flops: float
     digest: dict[str, Any]
     after: Callable[[nn.Module, Team], None] | None = None
 
