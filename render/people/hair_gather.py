@@ -98,7 +98,7 @@ def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.nd
     length = style.back * head.size / 0.12
     lines: dict[float, np.ndarray] = {}
     for s in (-1.0, 1.0):
-        p, d, walked = tie[side == s][:1], np.array([[0.5 * s, -0.15, -1.0]]), []  # type: ignore[var-annotated]
+        p, d, walked = tie[side == s][:1], np.array([[0.5 * s, -0.15, -1.0]]), []
         for _ in range(count):
             d = _unit(d + 0.6 * head.down + [0.05 * s, -0.12, 0])
             p = head.room.out(p + d * length / count, 0.013)
