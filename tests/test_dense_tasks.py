@@ -219,7 +219,7 @@ LEARNT = [
     ("depth", "silog", "light", 80, 4e-3, 0.008),
     ("normal", "cosine", "light", 80, 4e-3, 4.0),
     ("normal", "cosine_gradient", "light", 80, 4e-3, 5.0),
-    ("foreground", "matting", "light", 60, 1.5e-2, 0.015),
+    ("foreground", "matting", "light", 90, 1.5e-2, 0.015),
     ("parts", "cross_entropy_dice", "light", 110, 1e-2, 0.2),
     ("pose17", "udp", "sapiens2", 240, 1e-2, 0.05),
     ("pose17", "integral", "sapiens2", 120, 6e-3, 0.04),
