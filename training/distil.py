@@ -70,7 +70,7 @@ def teacher_of(run: Path, settings: Finetune) -> tuple[DenseModel, Finetune, lis
 def remembered(fields: dict[str, Any]) -> Finetune:
     """Settings as a checkpoint's digest keeps them; what it leaves out has no part in the model."""
     tree = json.loads(json.dumps({k: v for k, v in fields.items() if k != "data"}))
-    tree["data"] = []
+    tree = sections.BEFORE | tree | {"data": []}
     tree["optim"] = {"checkpoint_every": 1} | tree["optim"]
     kept = {"workers": 1, "cpus": 1, "gpu": "auto", "parallel": "ddp", "accumulate": 1, "checkpointing": False, "compile": False,
             "fit": False, "failures": 0}  # fmt: skip
