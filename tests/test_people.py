@@ -64,7 +64,7 @@ def test_everyone_stands_on_the_ground_in_metres_facing_the_front(j):
     assert ((one.keypoints > low - 0.02) & (one.keypoints < high + 0.02)).all()
     heights = [names[k][2] for k in ("left_ankle", "left_knee", "left_hip", "left_shoulder", "nose")]
     assert heights == sorted(heights)
-    top = max([high[2], *(s.proxy.vertices[:, 2].max() for s in one.strands)])
+    top = max([high[2], *(s.points[..., 2].max() for s in one.strands)])
     assert one.landmarks["chin"][2] < names["nose"][2] < one.landmarks["head_top"][2] <= top + 1e-6
 
 

@@ -105,7 +105,7 @@ class AnnyPeople:
         identity_id = f"anny/{int(key):06d}"
         mesh = assemble(pieces, look, shift, _parts())
         strands = [shifted(s, shift) for s in strands]
-        hair = np.concatenate([np.zeros((0, 3)), *(s.proxy.vertices for s in strands)])
+        hair = np.concatenate([np.zeros((0, 3)), *(s.points.reshape(-1, 3) for s in strands)])
         top, chin = head_marks(mesh, hair, posed.vertices[body.skull] + shift)
         points = {name: landmarks(name)(posed.vertices, posed.keypoints) + shift for name in SETS}
         person = PersonMesh(
@@ -185,7 +185,8 @@ def told(look: Look) -> dict[str, Any]:
 def head_marks(mesh: Mesh, hair: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(3,) highest and lowest point of a head, hair or hat included, over and under its middle.
 
-    ``hair``: (M, 3) metres, its surface. ``skull``: (N, 3) metres, the vertices that its bone moves: a hand above the head is not part of it.
+    ``hair``: (M, 3) metres, points of its strands. ``skull``: (N, 3) metres, the vertices that its bone moves: a hand above the
+    head is not part of it.
     """
     middle = (skull.min(0) + skull.max(0))[:2] / 2
     near = np.linalg.norm(mesh.vertices[:, :2] - middle, axis=1) < 0.12
