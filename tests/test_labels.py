@@ -71,7 +71,9 @@ def test_every_opaque_pixel_has_the_class_of_the_nearest_of_29_meshes(framing, w
     nearest, label = np.full(len(rays), np.inf), np.zeros(len(rays), np.uint8)
     for c in range(29):
         for one in people:
-            faces = one.mesh.faces[one.mesh.part == c]
+            # A cornea is looked through.
+            clear = np.array([m.alpha_mode == "blend" for m in one.mesh.materials])[one.mesh.material_index]
+            faces = one.mesh.faces[(one.mesh.part == c) & ~clear]
             if not len(faces):
                 continue
             vertices = to_camera(one.mesh.vertices.astype(np.float64), camera.world_to_camera)
