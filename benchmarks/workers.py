@@ -1,7 +1,8 @@
 """Frames per hour of one render worker with one thread against two with one each, a whole run of the command each.
 
-Counted from the first receipt to the last, so that starting Blender is left out. Predicted: 1.9, two processes that share
-nothing but memory bandwidth.
+Counted while every worker has work: from the receipt that ends the last worker's first task to the one after which the
+first worker may find nothing left. Starting Blender is left out, and so is the wait for the last task of a small run.
+Predicted: 1.9, two processes that share nothing but memory bandwidth.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-SAMPLES, ROUNDS = 28, 2
+SAMPLES, ROUNDS = 40, 2
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -39,9 +40,8 @@ def per_hour(workers: int, folder: Path) -> float:
     )
     receipts = sorted((folder / f"w{workers}" / "render" / "receipts").glob("*.json"), key=lambda p: p.stat().st_mtime)
     times = [p.stat().st_mtime for p in receipts]
-    # Both workers start with a task of their own: its receipt starts the clock.
-    after = times[workers:]
-    return 2 * len(after) / (times[-1] - times[workers - 1]) * 3600
+    busy = times[workers - 1 : len(times) - workers + 1]
+    return 2 * (len(busy) - 1) / (busy[-1] - busy[0]) * 3600
 
 
 def main() -> None:
