@@ -107,13 +107,16 @@ def load_alike(folder: Path) -> pa.Table | None:
 def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Table) -> None:
     """Write the kept photographs, original bytes untouched, in shards of `samples_per_task`, through Ray Data.
 
-    What a tombstone removes keeps its place in the count, so that a longer list moves no other picture to another shard.
+    What a tombstone removes keeps its place in the count, so that a longer list moves no other picture to another shard;
+    nor does it change their `sampling_weight`, which is that of the decisions they were written by.
     """
     only = pc.and_(
         pc.equal(pc.list_value_length(decisions["reasons"]), 1), pc.equal(decisions["first_fail"], "tombstone")
     )
     chosen = decisions.filter(pc.or_(decisions["kept"], pc.fill_null(only, False)))
     done = commit.receipts(folder)
+    # A dataset begun before rows had weights is finished as it was begun.
+    before = any("sampling_weight" not in row for r in done.values() for s in r.shards for row in s.index[:1])
     firsts = range(0, len(chosen), stage.samples_per_task)
     names = {first: f"{first:08d}+{min(stage.samples_per_task, len(chosen) - first)}" for first in firsts}
     tasks = [first for first in firsts if names[first] not in done]
@@ -122,17 +125,17 @@ def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Tab
             {"name": names[first], "first": first, "rows": chosen.slice(first, stage.samples_per_task).to_pylist()}
             for first in tasks[at : at + WAVE]
         ]
-        written = ray.data.from_items(items, override_num_blocks=len(items)).map(_shard(stage, folder, digest))
+        written = ray.data.from_items(items, override_num_blocks=len(items)).map(_shard(stage, folder, digest, before))
         for _ in written.iter_rows():
             pass
 
 
-def _shard(stage: CurateStage, folder: Path, digest: str) -> Any:
+def _shard(stage: CurateStage, folder: Path, digest: str, before: bool) -> Any:
     """A Ray Data task: rows of decisions -> one shard and its receipt."""
 
     def put(item: dict[str, Any]) -> dict[str, Any]:
         outcomes = []
-        with ShardWriter(folder, item["name"], "curated") as writer:
+        with ShardWriter(folder, item["name"], "curated", before) as writer:
             for i, decision in enumerate(item["rows"], item["first"]):
                 if decision["kept"]:
                     row = _row(stage, digest, i, decision)
@@ -168,6 +171,7 @@ def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any]) -> dict
         "rights": [
             {"id": d["uri"], "source": source} | {k: d[k] for k in ("licence", "consent", "redistributable")},
         ],
+        **{k: d[k] for k in ("cluster_path", "sampling_weight")},
     }
 
 
