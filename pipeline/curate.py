@@ -26,9 +26,9 @@ from curation.detectors import PersonDetector
 from curation.reading import read
 from curation.rules import absent
 from curation.sources import listed
-from curation.stage import CORPUS, MEASUREMENTS
+from curation.stage import CORPUS, MEASUREMENTS, RULES
 from manifests import commit
-from manifests.curation import CurateStage
+from manifests.curation import CurateStage, Policy
 from manifests.dataset import Dataset
 from manifests.errors import InputError, JobError, PhotoError, ShardError
 from manifests.job import Job
@@ -41,6 +41,7 @@ from pipeline.embedders import embedder
 from pipeline.freeze import freeze
 from pipeline.measuring import REPEATING, WAVE, measure, partitions, write
 from pipeline.progress import Events, bar, console
+from pipeline.road import read_job
 
 WHOLE, PAIRS, DECIDED = "measured.parquet", "pairs.parquet", "decisions/decisions.parquet"
 ROW_GROUP = 65_536
@@ -81,6 +82,38 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
         console.print(f"  [yellow]skipped[/yellow] {rule}: no model for it; give curate.{field}", soft_wrap=True)
     events.emit("stage_finished", stage="curate", funnel=steps, readings=readings(decisions, stage), **result)
     return result
+
+
+def apart(folder: Path, out: Path, policy: Policy, decisions: pa.Table) -> int:
+    """Write what another ``policy`` kept of a curate stage as a dataset of its own at ``out``; the same call goes on where it
+    stopped. Returns its rows. Ray must be running.
+
+    ``decisions``: by that policy, over the measurements in ``folder``. Raises InputError, JobError, ShardError, StorageError.
+    """
+    given = read_job(folder.parent).curate
+    if given is None:
+        raise InputError(
+            f"{folder.parent}/job.yaml: has no curate section any more; give a run folder that still has it"
+        )
+    if not pc.any(decisions["kept"]).as_py():
+        raise InputError(f"{out}: the policy keeps nothing of {folder}; no dataset was written")
+    stage = CurateStage.model_validate(given.model_dump() | policy.model_dump())
+    was = json.loads((folder / "stage.json").read_text())
+    digest = freeze(out, stage, [(folder.parent.name, was["digest"])], engine=was["engine"])
+    materialise(stage, out, digest, decisions)
+    commit.fold(out, "curated", digest)
+    _withdrawn(out, decisions)
+    return len(Dataset(out))
+
+
+def buried(folder: Path) -> frozenset[str]:
+    """The sha256 of what tombstones of the stage itself took out: no other policy brings it back. Raises InputError."""
+    if not (folder / DECIDED).is_file():
+        raise InputError(f"{folder}: holds no decisions; run `maquette curate` on its job to the end")
+    table = pq.read_table(folder / DECIDED, columns=["sha256", "reasons"])
+    reasons = table["reasons"].combine_chunks()
+    rows = pc.list_parent_indices(reasons).filter(pc.equal(pc.list_flatten(reasons), RULES["tombstone"]))
+    return frozenset(table["sha256"].take(rows).to_pylist())
 
 
 def load(folder: Path) -> tuple[pa.Table, pa.Table]:
