@@ -13,18 +13,22 @@ import pytest
 import yaml
 
 from curation import balance
+from curation.decide import decide
 from curation.layouts import grid
 from manifests import commit, index
 from manifests.columns import add
+from manifests.curation import Policy
 from manifests.dataset import Dataset
-from manifests.errors import JobError
+from manifests.errors import InputError, JobError
 from manifests.repair import repair
 from manifests.rewrite import compact, merge, withdraw
 from manifests.sample import early, schema
 from manifests.shards import ShardWriter
 from manifests.verify import verify
+from pipeline.curate import buried
 from tests import photos, runs, samples
 from tests.onnx import constant_model
+from tests.test_curation import NONE
 from tests.test_order import seen
 from training.data import Rows
 from training.order import Order, Shuffled, Source
@@ -263,6 +267,17 @@ def test_sound_rows_of_a_damaged_shard_are_kept_with_or_without_weights(tmp_path
     }
 
 
+def test_another_policys_dataset_needs_the_decisions_that_name_what_was_taken_out(tmp_path):
+    good = [((0, 0, 400, 400), 0.95)]
+    with pytest.raises(InputError, match="holds no decisions"):
+        buried(tmp_path)
+    rows = [photos.measured("a", good), photos.measured("b", good), photos.measured("c", good, width=10, height=10)]
+    (tmp_path / "decisions").mkdir()
+    for dead in (frozenset(), frozenset({"b", "c"})):
+        pq.write_table(decide(photos.table(rows), Policy(), NONE, dead), tmp_path / "decisions/decisions.parquet")
+        assert buried(tmp_path) == dead
+
+
 @pytest.mark.engine
 def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy_too(tmp_path):
     import torch
@@ -275,10 +290,12 @@ def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy
 
     folder = tmp_path / "photos"
     folder.mkdir()
-    # Eighteen dark pictures and three bright ones.
-    for i in range(21):
+    # Eighteen dark pictures and three bright ones; a fourth is withdrawn.
+    for i in range(22):
         picture = photos.cloud(i, 128, 128) // 2 + (128 if i >= 18 else 0)
         (folder / f"{i:02d}.png").write_bytes(photos.encoded(picture.astype(np.uint8), "PNG"))
+    gone = hashlib.sha256((folder / "21.png").read_bytes()).hexdigest()
+    (tmp_path / "gone.txt").write_text(f"{gone}\n")
     out = np.zeros((1, 3549, 85), np.float32)
     cells, strides = grid((416, 416), (8, 16, 32))
     out[0, 3000, :2], out[0, 3000, 2:4] = 208 / strides[3000] - cells[3000], np.log(300 / strides[3000])
@@ -290,7 +307,7 @@ def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy
     weights = {f"model.{k}": v.contiguous() for k, v in encoder.state_dict().items()}
     checkpoint.write(tmp_path / "model.safetensors", weights, {"step": 1, "digest": {"fields": fields, "sha256": "0"}})
     stage = OPEN | {
-        "sources": [{"path": "photos"}], "workers": 1, "samples_per_task": 8, "clusters": {"levels": [2]},
+        "sources": [{"path": "photos"}], "workers": 1, "samples_per_task": 8, "clusters": {"levels": [2]}, "tombstones": "gone.txt",
         "detector": {"kind": "onnx", "weights": "person.onnx", "looks": 1},
         "embedding": {"kind": "encoder", "weights": "model.safetensors"},
     }  # fmt: skip
@@ -319,7 +336,7 @@ def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy
     with pytest.raises(JobError, match="weighted"):
         pretrain(run, dataclasses.replace(settings, weighted=False))
 
-    # Half of the pictures under another policy: two dark for each bright one.
+    # Half of the pictures under another policy, two dark for each bright one; it names no tombstones, and they hold.
     (tmp_path / "fewer.yaml").write_text(yaml.safe_dump(OPEN | {"balance": 9}))
     fewer = tmp_path / "fewer"
     code, said = runs.maquette("decide", run, "--policy", tmp_path / "fewer.yaml", "--dataset", fewer)
@@ -327,6 +344,7 @@ def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy
     assert f"{fewer}: 9 photographs" in said
     few = Dataset(fewer)
     assert verify(fewer) == []
+    assert gone not in [r["sha256"] for r in few]
     lit = np.array([int(r["uri"][-6:-4]) >= 18 for r in few])
     assert lit.sum() == 3
     weight = few.labels.table["sampling_weight"].to_numpy()
