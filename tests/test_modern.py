@@ -123,7 +123,11 @@ NUMERICS = {
 }
 
 
-@pytest.mark.parametrize("size", NUMERICS)
+# The largest takes 9 GB of memory.
+LARGEST = pytest.param("sapiens2-5b", marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize("size", [*list(NUMERICS)[:-1], LARGEST])
 def test_features_are_those_of_transformers(size, tmp_path):
     depth, full = NUMERICS[size]
     dim, _, heads, *_ = TABLE[size]

@@ -77,7 +77,7 @@ def posed_in_sample(body, look, j: int):
 
 def test_nobody_is_undressed():
     body, wardrobe = _studio()
-    for j in range(24):
+    for j in range(10):
         look = draw_look(generator(5, "identity", str(j)))
         posed = posed_in_sample(body, look, j)
         kinds = {p.kind for p in wardrobe.dress(look, posed)[0] if len(p.quads)}
@@ -100,7 +100,7 @@ def test_clothes_come_from_shells_that_follow_the_body():
 
 
 def test_nobody_floats_or_loses_their_head_in_any_pose():
-    for j in range(10):
+    for j in range(6):
         one = person(j % 8, j)
         assert abs(one.mesh.vertices[:, 2].min()) < 1e-5
         names = dict(zip(COCO17, one.keypoints))
