@@ -107,13 +107,21 @@ def apart(folder: Path, out: Path, policy: Policy, decisions: pa.Table) -> int:
 
 
 def buried(folder: Path) -> frozenset[str]:
-    """The sha256 of what tombstones of the stage itself took out: no other policy brings it back. Raises InputError."""
+    """The sha256 of what the stage's own tombstones and `maquette withdraw` took out: no other policy brings it back.
+
+    Raises InputError.
+    """
     if not (folder / DECIDED).is_file():
         raise InputError(f"{folder}: holds no decisions; run `maquette curate` on its job to the end")
     table = pq.read_table(folder / DECIDED, columns=["sha256", "reasons"])
     reasons = table["reasons"].combine_chunks()
     rows = pc.list_parent_indices(reasons).filter(pc.equal(pc.list_flatten(reasons), RULES["tombstone"]))
-    return frozenset(table["sha256"].take(rows).to_pylist())
+    manifest = commit.newest_manifest(folder)
+    withdrawn = {i.rpartition("-")[2] for i in manifest["withdrawn"]} if manifest else set()
+    taken = table["sha256"].filter(
+        pc.is_in(pc.utf8_slice_codeunits(table["sha256"], 0, 16), pa.array(sorted(withdrawn), pa.string()))
+    )
+    return frozenset([*table["sha256"].take(rows).to_pylist(), *taken.to_pylist()])
 
 
 def load(folder: Path) -> tuple[pa.Table, pa.Table]:

@@ -276,6 +276,9 @@ def test_another_policys_dataset_needs_the_decisions_that_name_what_was_taken_ou
     for dead in (frozenset(), frozenset({"b", "c"})):
         pq.write_table(decide(photos.table(rows), Policy(), NONE, dead), tmp_path / "decisions/decisions.parquet")
         assert buried(tmp_path) == dead
+    curated(tmp_path, [{**photograph(i, None, None), "sample_id": f"eeee-{n}"} for i, n in enumerate("ab")])
+    withdraw(tmp_path, ["eeee-a"], "asked")
+    assert buried(tmp_path) == {"a", "b", "c"}
 
 
 @pytest.mark.engine
