@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from manifests.errors import ShardError
+from manifests.sample import KINDS
 from manifests.store import Store
 
 BLOBS = ("image", "depth", "normal", "normal_shading", "albedo", "alpha", "mask", "segmentation")
@@ -38,8 +39,12 @@ SCHEMA = pa.schema(
         ("people", pa.int32()),
         ("licences", pa.list_(pa.string())),
         ("redistributable", pa.bool_()),
+        ("cluster_path", pa.string()),
+        ("sampling_weight", pa.float32()),
     ]
 )
+# A row from before such a column has the hash that it had.
+LATER = {f.name for fields in KINDS.values() for f in fields if f.later}
 
 
 def label(row: dict[str, Any], position: int) -> dict[str, Any]:
@@ -64,6 +69,8 @@ def label(row: dict[str, Any], position: int) -> dict[str, Any]:
         "people": len(people or boxes),
         "licences": sorted({r["licence"] for r in row["rights"] if r["licence"]}),
         "redistributable": all(r["redistributable"] for r in row["rights"]),
+        "cluster_path": row.get("cluster_path"),
+        "sampling_weight": row.get("sampling_weight"),
     }
 
 
@@ -82,6 +89,7 @@ def row_hash(row: dict[str, Any]) -> str:
         digest.update(len(blob).to_bytes(8, "little"))
         digest.update(blob)
     rest = {k: v if k not in BLOBS else v is not None for k, v in row.items() if k != "index"}
+    rest = {k: v for k, v in rest.items() if v is not None or k not in LATER}
     if row.get("image"):
         rest["image"] = row["image"]["path"]
     digest.update(json.dumps(rest, sort_keys=True, default=bytes.hex).encode())
@@ -102,13 +110,20 @@ def write(store: Store, number: int, table: pa.Table) -> dict[str, str]:
 
 
 def read(store: Store, manifest: dict[str, Any]) -> pa.Table:
-    """The index that ``manifest`` names, in order of (index, sample_id). Raises ShardError when a byte differs."""
+    """The index that ``manifest`` names, in order of (index, sample_id); nulls in labels that came after it was written.
+
+    Raises ShardError when a byte differs.
+    """
     data = store.read(manifest["index"])
     if hashlib.sha256(data).hexdigest() != manifest["index_sha256"]:
         raise ShardError(
             f"{store.url}/{manifest['index']}: its sha256 is not the manifest's; run `maquette repair` on its dataset"
         )
-    return pq.read_table(pa.BufferReader(data))
+    table = pq.read_table(pa.BufferReader(data))
+    for field in SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def _blobs(row: dict[str, Any]) -> Iterator[bytes]:

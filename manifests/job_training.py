@@ -131,6 +131,9 @@ class PretrainStage(Model):
 
     data: list[str] = Field(["curate", "render"], min_length=1, description="stages of this run, or dataset folders")
     weights: list[float] | None = Field(None, description="share of each of `data`; default: every row once per epoch")
+    weighted: bool = Field(
+        False, description="draw photographs by their `sampling_weight`, so that clusters come evenly; renders count 1"
+    )
     model: Backbone = "tiny"
     width: int = Field(96, ge=16)
     height: int = Field(128, ge=16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from manifests.cache import fetched
 from manifests.commit import LEDGER, Outcome, Receipt, fold, newest_manifest, write_receipt
 from manifests.errors import InputError, MaquetteError, MissingError, ShardError
 from manifests.plan import task_range
-from manifests.sample import schema
+from manifests.sample import early, schemas
 from manifests.sealed import sealed, unsealed
 from manifests.shards import Shard, ShardWriter, located_batches, rows_of
 from manifests.store import Store, open_store
@@ -186,7 +187,8 @@ def _mend_shard(
         return
     sound = {r["sample_id"]: r for r in _sound_rows(store, shard, rows, manifest["kind"])}
     key = hashlib.sha256("\n".join([shard["path"], *sorted(sound)]).encode()).hexdigest()[:16]
-    with ShardWriter(folder, key, manifest["kind"]) as writer:
+    before = all(early(manifest["kind"], row) for row in sound.values())
+    with ShardWriter(folder, key, manifest["kind"], before) as writer:
         for label in rows:
             if label["sample_id"] in sound:
                 writer.append(sound[label["sample_id"]])
@@ -207,9 +209,9 @@ def _sound_rows(store: Store, shard: dict[str, Any], labels: list[dict[str, Any]
     with contextlib.suppress(MaquetteError):
         size = store.size(shard["path"])
         data = store.read_range(shard["path"], 0, size) if size else b""
-    # This version's schema, not the file's own: that may be what is damaged.
-    fields = schema(kind)
-    for offset, length in sorted({(r["batch_offset"], r["batch_bytes"]) for r in labels}):
+    # The schemas that shards may have, not the file's own: that may be what is damaged.
+    places = sorted({(r["batch_offset"], r["batch_bytes"]) for r in labels})
+    for fields, (offset, length) in itertools.product(schemas(kind), places):
         with contextlib.suppress(pa.ArrowInvalid, OSError, EOFError, ValueError, UnicodeDecodeError, KeyError):
             message = pa.ipc.read_message(pa.BufferReader(data[offset : offset + length]))
             batch = pa.ipc.read_record_batch(message, fields)
@@ -217,7 +219,7 @@ def _sound_rows(store: Store, shard: dict[str, Any], labels: list[dict[str, Any]
                 with contextlib.suppress(pa.ArrowInvalid, ValueError, UnicodeDecodeError, KeyError, OSError):
                     row = batch.slice(i, 1).to_pylist()[0]
                     if (index.row_hash(row), row["index"]) in wanted:
-                        found[row["sample_id"]] = row
+                        found.setdefault(row["sample_id"], row)
     return list(found.values())
 
 

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from manifests import columns, commit, index
 from manifests.card import SPLIT_NAMES
 from manifests.commit import Outcome, Receipt, fold, newest_manifest, write_receipt
 from manifests.dataset import Dataset
 from manifests.errors import InputError
+from manifests.sample import early
 from manifests.sealed import sealed
 from manifests.shards import ShardWriter
 from manifests.store import open_store
@@ -178,7 +181,9 @@ def _rewrite(folder: str | Path, dataset: Dataset, paths: list[str]) -> list[str
     rows = dataset.filter(shard=paths)
     key = hashlib.sha256("\n".join([*sorted(paths), *rows.labels.table["sample_id"].to_pylist()]).encode()).hexdigest()
     task_id = f"{key[:16]}"
-    with ShardWriter(folder, task_id, dataset.kind) as writer:
+    firsts = np.unique(rows.shards(), return_index=True)[1]
+    before = all(early(dataset.kind, rows.batch(int(i))[0].schema.names) for i in firsts)
+    with ShardWriter(folder, task_id, dataset.kind, before) as writer:
         for row in plain(rows):
             writer.append(row)
         shards = writer.close()

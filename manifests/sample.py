@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,8 @@ class Field:
     unit: str = ""
     frame: str = ""
     nullable: bool = False
+    # Datasets from before it lack it, and stay as they are.
+    later: bool = False
 
 
 KEYS = (
@@ -161,13 +164,38 @@ CURATED = (
     Field("boxes", pa.list_(BOX), "list of struct", "person boxes xyxy after rotation, raw and calibrated score", "px"),
     Field("uri", pa.string(), "string", "where it came from"),
     Field("rights", pa.list_(RIGHTS), "list of struct", "source, licence, consent, redistributable"),
+    Field("cluster_path", pa.string(), "string", "place in the tree of clusters, coarsest first", "", "", True, True),
+    Field(
+        "sampling_weight",
+        pa.float32(),
+        "float",
+        "how often to draw it so that clusters come evenly; mean 1 over what the policy kept",
+        "",
+        "",
+        True,
+        True,
+    ),
 )
 
 KINDS = {"rendered": RENDERED, "curated": CURATED}
 
 
-def schema(kind: str) -> pa.Schema:
-    """Arrow schema of ``kind`` ("rendered" or "curated"), with unit and frame on each column and the HF features."""
+def schemas(kind: str) -> list[pa.Schema]:
+    """The schemas that shards of ``kind`` may have: this version's, and that from before the columns that came later."""
+    return [schema(kind, e) for e in (False, True) if not e or any(f.later for f in KINDS[kind])]
+
+
+def early(kind: str, names: Iterable[str]) -> bool:
+    """Whether rows of ``kind`` with these columns have none of those that came later."""
+    return not {f.name for f in KINDS[kind] if f.later} & set(names)
+
+
+def schema(kind: str, early: bool = False) -> pa.Schema:
+    """Arrow schema of ``kind`` ("rendered" or "curated"), with unit and frame on each column and the HF features.
+
+    ``early``: without the columns that came later.
+    """
+    columns = [f for f in KINDS[kind] if not (early and f.later)]
     fields = [
         pa.field(
             f.name,
@@ -179,9 +207,9 @@ def schema(kind: str) -> pa.Schema:
                 if v
             },
         )
-        for f in KINDS[kind]
+        for f in columns
     ]
-    features = {f.name: feature(f.type) for f in KINDS[kind]}
+    features = {f.name: feature(f.type) for f in columns}
     metadata = {
         "maquette": json.dumps({"schema_version": SCHEMA_VERSION, "kind": kind}),
         "huggingface": json.dumps({"info": {"features": features}}),

@@ -114,12 +114,13 @@ class ShardWriter:
 
     One split a file: `datasets` opens whole files, and held-out people must not come along. Use as a context manager:
     leaving it by an error removes the temporary files. ``close`` fsyncs, re-opens, hashes every row again and decodes
-    one before the rename. ``folder``: a path or bucket URL. Raises StorageError when the storage refuses.
+    one before the rename. ``folder``: a path or bucket URL. ``early``: without the columns that came later, for a dataset
+    from before them: `datasets` opens shards of one schema. Raises StorageError when the storage refuses.
     """
 
-    def __init__(self, folder: str | Path, task_id: str, kind: str) -> None:
+    def __init__(self, folder: str | Path, task_id: str, kind: str, early: bool = False) -> None:
         self._store = open_store(folder)
-        self._task_id, self._kind = task_id, kind
+        self._task_id, self._kind, self._schema = task_id, kind, schema(kind, early)
         self._streams: dict[str, _Stream] = {}
 
     def __enter__(self) -> ShardWriter:
@@ -134,7 +135,7 @@ class ShardWriter:
         split = row["split"]
         if split not in self._streams:
             path = self._store.scratch() / f"{self._task_id}-{uuid.uuid4().hex[:8]}.arrow.tmp"
-            self._streams[split] = _Stream(path, self._kind, self._task_id)
+            self._streams[split] = _Stream(path, self._kind, self._task_id, self._schema)
         self._streams[split].append(row)
 
     def close(self) -> list[Shard]:
@@ -155,14 +156,14 @@ class ShardWriter:
 class _Stream:
     """One temporary Arrow stream file and the index rows of what went into it."""
 
-    def __init__(self, path: Path, kind: str, task_id: str) -> None:
-        self.path, self._kind, self._task_id = path, kind, task_id
+    def __init__(self, path: Path, kind: str, task_id: str, fields: pa.Schema) -> None:
+        self.path, self._kind, self._task_id, self._schema = path, kind, task_id, fields
         self._pending: list[dict[str, Any]] = []
         self._pending_bytes = 0
         self._labels: list[dict[str, Any]] = []
         with storage(path):
             self.sink = _HashingFile(path)
-            self._writer = pa.ipc.new_stream(pa.PythonFile(self.sink, mode="w"), schema(kind))
+            self._writer = pa.ipc.new_stream(pa.PythonFile(self.sink, mode="w"), fields)
 
     def append(self, row: dict[str, Any]) -> None:
         size = row_bytes(row)
@@ -186,7 +187,7 @@ class _Stream:
             self.path.unlink()
 
     def _flush(self) -> None:
-        batch = pa.RecordBatch.from_pylist(self._pending, schema=schema(self._kind))
+        batch = pa.RecordBatch.from_pylist(self._pending, schema=self._schema)
         with storage(self.path):
             self._writer.write_batch(batch)
         # As Arrow holds them, not as they were given: float32 columns round.

@@ -16,7 +16,7 @@ from manifests.cache import fetched
 from manifests.columns import read as read_columns
 from manifests.commit import LEDGER, newest_manifest
 from manifests.errors import MaquetteError
-from manifests.sample import RenderedSample, schema
+from manifests.sample import RenderedSample, schemas
 from manifests.sealed import unsealed
 from manifests.shards import located_batches, row_hash, rows_of, sample_of
 from manifests.store import Store, open_store
@@ -120,7 +120,7 @@ def _rows(
     position = 0
     try:
         for batch, offset, size in located_batches(fetched(store, shard)):
-            if not batch.schema.equals(schema(kind)):
+            if not any(batch.schema.equals(known) for known in schemas(kind)):
                 return [f"{name}: its schema is not this version's"]
             for at, row in enumerate(rows_of(batch)):
                 label = labels.get(position)

@@ -26,9 +26,9 @@ from curation.detectors import PersonDetector
 from curation.reading import read
 from curation.rules import absent
 from curation.sources import listed
-from curation.stage import CORPUS, MEASUREMENTS
+from curation.stage import CORPUS, MEASUREMENTS, RULES
 from manifests import commit
-from manifests.curation import CurateStage
+from manifests.curation import CurateStage, Policy
 from manifests.dataset import Dataset
 from manifests.errors import InputError, JobError, PhotoError, ShardError
 from manifests.job import Job
@@ -41,6 +41,7 @@ from pipeline.embedders import embedder
 from pipeline.freeze import freeze
 from pipeline.measuring import REPEATING, WAVE, measure, partitions, write
 from pipeline.progress import Events, bar, console
+from pipeline.road import read_job
 
 WHOLE, PAIRS, DECIDED = "measured.parquet", "pairs.parquet", "decisions/decisions.parquet"
 ROW_GROUP = 65_536
@@ -83,6 +84,46 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
     return result
 
 
+def apart(folder: Path, out: Path, policy: Policy, decisions: pa.Table) -> int:
+    """Write what another ``policy`` kept of a curate stage as a dataset of its own at ``out``; the same call goes on where it
+    stopped. Returns its rows. Ray must be running.
+
+    ``decisions``: by that policy, over the measurements in ``folder``. Raises InputError, JobError, ShardError, StorageError.
+    """
+    given = read_job(folder.parent).curate
+    if given is None:
+        raise InputError(
+            f"{folder.parent}/job.yaml: has no curate section any more; give a run folder that still has it"
+        )
+    if not pc.any(decisions["kept"]).as_py():
+        raise InputError(f"{out}: the policy keeps nothing of {folder}; no dataset was written")
+    stage = CurateStage.model_validate(given.model_dump() | policy.model_dump())
+    was = json.loads((folder / "stage.json").read_text())
+    digest = freeze(out, stage, [(folder.parent.name, was["digest"])], engine=was["engine"])
+    materialise(stage, out, digest, decisions)
+    commit.fold(out, "curated", digest)
+    _withdrawn(out, decisions)
+    return len(Dataset(out))
+
+
+def buried(folder: Path) -> frozenset[str]:
+    """The sha256 of what the stage's own tombstones and `maquette withdraw` took out: no other policy brings it back.
+
+    Raises InputError.
+    """
+    if not (folder / DECIDED).is_file():
+        raise InputError(f"{folder}: holds no decisions; run `maquette curate` on its job to the end")
+    table = pq.read_table(folder / DECIDED, columns=["sha256", "reasons"])
+    reasons = table["reasons"].combine_chunks()
+    rows = pc.list_parent_indices(reasons).filter(pc.equal(pc.list_flatten(reasons), RULES["tombstone"]))
+    manifest = commit.newest_manifest(folder)
+    withdrawn = {i.rpartition("-")[2] for i in manifest["withdrawn"]} if manifest else set()
+    taken = table["sha256"].filter(
+        pc.is_in(pc.utf8_slice_codeunits(table["sha256"], 0, 16), pa.array(sorted(withdrawn), pa.string()))
+    )
+    return frozenset([*table["sha256"].take(rows).to_pylist(), *taken.to_pylist()])
+
+
 def load(folder: Path) -> tuple[pa.Table, pa.Table]:
     """Measurements of all inputs in order of uri with what the corpus says of them, and their near-duplicate pairs.
 
@@ -107,13 +148,16 @@ def load_alike(folder: Path) -> pa.Table | None:
 def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Table) -> None:
     """Write the kept photographs, original bytes untouched, in shards of `samples_per_task`, through Ray Data.
 
-    What a tombstone removes keeps its place in the count, so that a longer list moves no other picture to another shard.
+    What a tombstone removes keeps its place in the count, so that a longer list moves no other picture to another shard;
+    nor does it change their `sampling_weight`, which is that of the decisions they were written by.
     """
     only = pc.and_(
         pc.equal(pc.list_value_length(decisions["reasons"]), 1), pc.equal(decisions["first_fail"], "tombstone")
     )
     chosen = decisions.filter(pc.or_(decisions["kept"], pc.fill_null(only, False)))
     done = commit.receipts(folder)
+    # A dataset begun before rows had weights is finished as it was begun.
+    before = any("sampling_weight" not in row for r in done.values() for s in r.shards for row in s.index[:1])
     firsts = range(0, len(chosen), stage.samples_per_task)
     names = {first: f"{first:08d}+{min(stage.samples_per_task, len(chosen) - first)}" for first in firsts}
     tasks = [first for first in firsts if names[first] not in done]
@@ -122,17 +166,17 @@ def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Tab
             {"name": names[first], "first": first, "rows": chosen.slice(first, stage.samples_per_task).to_pylist()}
             for first in tasks[at : at + WAVE]
         ]
-        written = ray.data.from_items(items, override_num_blocks=len(items)).map(_shard(stage, folder, digest))
+        written = ray.data.from_items(items, override_num_blocks=len(items)).map(_shard(stage, folder, digest, before))
         for _ in written.iter_rows():
             pass
 
 
-def _shard(stage: CurateStage, folder: Path, digest: str) -> Any:
+def _shard(stage: CurateStage, folder: Path, digest: str, before: bool) -> Any:
     """A Ray Data task: rows of decisions -> one shard and its receipt."""
 
     def put(item: dict[str, Any]) -> dict[str, Any]:
         outcomes = []
-        with ShardWriter(folder, item["name"], "curated") as writer:
+        with ShardWriter(folder, item["name"], "curated", before) as writer:
             for i, decision in enumerate(item["rows"], item["first"]):
                 if decision["kept"]:
                     row = _row(stage, digest, i, decision)
@@ -168,6 +212,7 @@ def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any]) -> dict
         "rights": [
             {"id": d["uri"], "source": source} | {k: d[k] for k in ("licence", "consent", "redistributable")},
         ],
+        **{k: d[k] for k in ("cluster_path", "sampling_weight")},
     }
 
 

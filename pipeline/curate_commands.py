@@ -22,12 +22,15 @@ def decide(
     out: Annotated[
         Path | None, typer.Option(help="table to write; default: RUN/curate/decisions/POLICY.parquet")
     ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="also write what is kept, with its weights, as a dataset of its own")
+    ] = None,
 ) -> None:
     """Decide again from stored scores, without pixels: a million photographs in seconds."""
     from curation.decide import decide as by
     from curation.decide import funnel, read_tombstones
     from curation.rules import absent
-    from pipeline.curate import load, load_alike
+    from pipeline.curate import apart, buried, load, load_alike
     from pipeline.measuring import write
 
     stage = folder / "curate" if (folder / "curate").is_dir() else folder
@@ -35,6 +38,8 @@ def decide(
     table, pairs = load(stage)
     started = time.perf_counter()
     dead = read_tombstones(policy.parent / rules.tombstones if rules.tombstones else None)
+    if dataset is not None:
+        dead |= buried(stage)
     decisions = by(table, rules, pairs, dead, load_alike(stage))
     path = out or stage / "decisions" / f"{policy.stem}.parquet"
     write(path, decisions, synced=False)
@@ -45,6 +50,11 @@ def decide(
         typer.echo(f"  {rule:<12} skipped: measured without a model for it (curate.{field})")
     kept = funnel(decisions)[-1][2]
     typer.echo(f"{path}: {kept} of {len(decisions)} kept, decided in {time.perf_counter() - started:.1f} s")
+    if dataset is not None:
+        from pipeline.workers import start_ray
+
+        start_ray(None)
+        typer.echo(f"{dataset}: {apart(stage.resolve(), dataset.resolve(), rules, decisions)} photographs")
 
 
 def read_policy(path: Path) -> Any:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from manifests import codecs, photo
 from manifests.dataset import Dataset
-from manifests.errors import InputError
+from manifests.errors import InputError, JobError
 from training.loader import Maker, batches
 from training.order import Order, Source
 from training.settings import Compute
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """The rows of several dataset folders of one split (None = all), end to end, or mixed by ``weights``."""
+    """The rows of several dataset folders of one split (None = all), end to end, or mixed by ``weights``.
+
+    ``weighted``: photographs come as often as their `sampling_weight` says. Its mean is 1 over what a curation kept, so
+    that a dataset takes as much of an epoch as its rows, and a row without one (rendered, or not embedded) counts as 1.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,9 @@ class Rows:
         split: str | None,
         weights: list[float] | None = None,
         few: tuple[int | None, int] = (None, 0),
+        weighted: bool = False,
     ) -> None:
-        """``few``: (how many of the rows, or None for all; seed of the draw). Raises InputError."""
+        """``few``: (how many of the rows, or None for all; seed of the draw). Raises InputError, JobError."""
         self.split, self._weights = split, weights
         if weights is not None and len(weights) != len(folders):
             raise InputError(f"weights: {len(weights)} for {len(folders)} datasets; give one each")
@@ -46,6 +51,7 @@ class Rows:
             raise InputError(
                 f"no {split or ''} rows in {where}: render or curate more, or choose another split".replace("  ", " ")
             )
+        self._rates = rates(self.sets) if weighted else [None] * len(self.sets)
         # What the rows are, for the digest of a checkpoint: compacting moves rows, and changes none.
         self.identity = [f"{d.manifest['stage_digest']}:{len(d)}:{_ids(d)}" for d in self.sets]
 
@@ -65,12 +71,14 @@ class Rows:
     def order(self, seed: int) -> tuple[Order, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
         """The order of positions, and what it leads to: position -> (dataset, row).
 
-        Every row once per epoch; with weights each dataset in its own epochs, at its share.
+        Every row once per epoch, or as ``weighted`` says; with weights each dataset in its own epochs, at its share.
         """
         if self._weights is not None:
-            order = Order([Source(str(i), len(d), w) for i, (d, w) in enumerate(zip(self.sets, self._weights))], seed)
+            each = enumerate(zip(self.sets, self._weights, self._rates))
+            order = Order([Source(str(i), len(d), w, rates=r) for i, (d, w, r) in each], seed)
             return order, order
-        order = Order([Source("rows", len(self))], seed)
+        known = [r for r in self._rates if r is not None]
+        order = Order([Source("rows", len(self), rates=np.concatenate(known) if known else None)], seed)
         return order, lambda positions: self.place(order(positions)[1])
 
 
@@ -102,6 +110,29 @@ def drawn(sets: list[Dataset], count: int, seed: int) -> list[Dataset]:
         raise InputError(f"samples: {count} of {len(marks)} training rows; render more, or ask for fewer")
     chosen = pa.array(sorted(marks, key=marks.__getitem__)[:count])
     return [d.filter(lambda t: pc.is_in(t["sample_id"], chosen)) for d in sets]
+
+
+def rates(sets: list[Dataset]) -> list[np.ndarray | None]:
+    """(rows,) float64 for each of ``sets``: the `sampling_weight` of each row, 1 where it has none. Raises JobError for
+    photographs that none of has one, and where nothing but renders is to be drawn by weight.
+    """
+    found: list[np.ndarray | None] = []
+    for dataset in sets:
+        column = dataset.labels.table["sampling_weight"]
+        if dataset.kind == "curated" and len(dataset) and column.null_count == len(dataset):
+            raise JobError(
+                f"weighted: no photograph in {dataset.url} has a sampling_weight; curate it under a new name with "
+                "curate.embedding, or leave out weighted"
+            )
+        value = pc.fill_null(column, 1.0).to_numpy().astype(np.float64)
+        if not (np.isfinite(value) & (value > 0)).all():
+            raise InputError(f"{dataset.url}: a sampling_weight is not above 0; run `maquette verify` on it")
+        found.append(value)
+    if all(dataset.kind == "rendered" for dataset in sets):
+        raise JobError(
+            "weighted: renders have no clusters to draw by; add photographs to `data`, or leave out weighted"
+        )
+    return found
 
 
 def _names(dataset: Dataset) -> list[str]:

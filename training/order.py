@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from manifests.errors import InputError, JobError
+from training.weighted import Weighted
 
 VERSION = 1
 ROUNDS = 8
@@ -58,14 +59,26 @@ class Permutation:
 
 
 class Shuffled:
-    """Every row of one source once per epoch, each epoch in another order; any position at once.
+    """Every row of one source once per epoch, or as often as its weight says; each epoch in another order; any position
+    at once.
 
+    ``rates``: (rows,) float, by which rows come more or less often (training/weighted.py); whole rows, no windows.
     ``shards`` and ``window``: keep rows of ``window`` shards together (permuted among themselves, windows permuted, too),
     so that a bucket or a hard disk fetches a shard once per epoch. ``shards``: (rows,) int64, the shard of each row.
     """
 
-    def __init__(self, rows: int, *key: int | str, shards: np.ndarray | None = None, window: int = 0) -> None:
+    def __init__(
+        self,
+        rows: int,
+        *key: int | str,
+        shards: np.ndarray | None = None,
+        window: int = 0,
+        rates: np.ndarray | None = None,
+    ) -> None:
         self.rows, self._key = rows, key
+        self.weighted = None if rates is None else Weighted(rates, *key)
+        if window and self.weighted:
+            raise ValueError("rows are drawn by weight, or a window of shards at a time; not both")
         self._window = window if shards is not None else 0
         if shards is not None and window:
             # Rows grouped by shard; O(rows) int32, read only, for as long as rows are many fewer than pixels.
@@ -83,7 +96,8 @@ class Shuffled:
         return found
 
     def _whole(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        return Permutation(self.rows, *self._key, "epoch", epoch)(places)
+        found = Permutation(self.rows, *self._key, "epoch", epoch)(places)
+        return self.weighted(epoch, found) if self.weighted else found
 
     def _windows(self, epoch: int, places: np.ndarray) -> np.ndarray:
         shards = Permutation(len(self._counts), *self._key, "shards", epoch)(np.arange(len(self._counts)))
@@ -105,13 +119,16 @@ class Shuffled:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One set of rows of a mixture. ``weight``: its share, relative to the others'; ``shards`` and ``window`` as Shuffled."""
+    """One set of rows of a mixture. ``weight``: its share, relative to the others'; ``shards``, ``window``, ``rates`` as
+    Shuffled.
+    """
 
     name: str
     rows: int
     weight: float = 1.0
     shards: np.ndarray | None = None
     window: int = 0
+    rates: np.ndarray | None = None
 
 
 class Order:
@@ -134,7 +151,9 @@ class Order:
                 )
         self.sources, self.seed = sources, seed
         self._bounds = np.round(np.cumsum([0.0, *(s.weight for s in sources)]) / total * PARTS).astype(np.int64)
-        self._shuffled = [Shuffled(s.rows, seed, "order", s.name, shards=s.shards, window=s.window) for s in sources]
+        self._shuffled = [
+            Shuffled(s.rows, seed, "order", s.name, shards=s.shards, window=s.window, rates=s.rates) for s in sources
+        ]
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(K,) int64 positions -> (K,) int64 sources and (K,) int64 rows within them."""
@@ -165,7 +184,9 @@ class Order:
 
     def state(self, position: int) -> dict[str, Any]:
         """All that a checkpoint needs to go on at ``position`` with any number of ranks and threads; under 1 kB."""
-        named = [[s.name, s.rows, s.weight, s.window] for s in self.sources]
+        named: list[Any] = [[s.name, s.rows, s.weight, s.window] for s in self.sources]
+        # Only where there are weights: checkpoints from before them go on.
+        named += [[s.name, f.weighted.digest] for s, f in zip(self.sources, self._shuffled) if f.weighted]
         digest = hashlib.sha256(json.dumps([VERSION, self.seed, named]).encode()).hexdigest()
         return {"version": VERSION, "seed": self.seed, "sources": digest, "position": position}
 

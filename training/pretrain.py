@@ -42,7 +42,7 @@ def pretrain(run: Path, settings: Pretrain) -> Path:
         return budget(settings.model, *shape, batch, MAE, checkpointing, dtype, wanted, settings.optim.ema > 0)
 
     compute = fitted(settings.compute, settings.optim.batch, estimate, me)
-    rows = data.Rows(folders(run, settings.data), "train", settings.weights)
+    rows = data.Rows(folders(run, settings.data), "train", settings.weights, weighted=settings.weighted)
     torch.manual_seed(settings.seed)
     model = built(settings, size)
     grid = (settings.height // size.patch, settings.width // size.patch)

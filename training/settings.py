@@ -101,6 +101,7 @@ class Pretrain:
 
     data: list[str]
     weights: list[float] | None
+    weighted: bool
     model: str
     width: int
     height: int
@@ -241,6 +242,8 @@ def digest(settings: Pretrain | Finetune, data: list[str], precision: str) -> di
     if fields.get("samples") is None:
         # All rows, as before there was a choice: older checkpoints go on.
         fields.pop("samples", None)
+    if not fields.get("weighted"):
+        fields.pop("weighted", None)
     fields["compute"]["precision"] = precision
     fields = json.loads(json.dumps({**fields, "data": data}))
     return {"fields": fields, "sha256": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}
