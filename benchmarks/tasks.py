@@ -55,20 +55,20 @@ def rendered(scratch: Path) -> Path:
     return scratch / "people" / "render"
 
 
-def stage(task: str, data: Path, steps: int = 0, **more: Any) -> dict[str, Any]:
+def stage(task: str, data: list[Path], steps: int = 0, **more: Any) -> dict[str, Any]:
     """A fine-tune's section of a job; ``steps``: 0 = the task's own."""
     own, rate, head, loss = TASKS[task]
     steps = steps or own
     optim = {"steps": steps, "batch": BATCH, "lr": rate, "warmup_steps": max(1, steps // 10), "weight_decay": 0.1,
              "checkpoint_every": steps}  # fmt: skip
     return {"name": task, "task": task, "init": "random", "head": head, "loss": loss, "augment": MILD,
-            "data": [str(data)], "seed": SEED, "optim": optim,
+            "data": [str(d) for d in data], "seed": SEED, "optim": optim,
             "compute": {"gpu": "no"}, **SIZE, **more}  # fmt: skip
 
 
-def evaluated(folder: Path, name: str, stages: list[dict[str, Any]], data: Path) -> dict[str, Any]:
+def evaluated(folder: Path, name: str, stages: list[dict[str, Any]], data: list[Path]) -> dict[str, Any]:
     """Train and judge; returns metrics.json."""
-    asked = {"name": name, "runs": str(folder), "finetune": stages, "evaluate": {"data": [str(data)], "split": "test"}}
+    asked = {"name": name, "runs": str(folder), "finetune": stages, "evaluate": {"data": [str(d) for d in data], "split": "test"}}
     run = prepare(check(asked), ROOT)
     subprocess.run([sys.executable, "-m", "training", str(run)], cwd=ROOT, check=True)
     return dict(json.loads((run / "evaluate/metrics.json").read_text()))
@@ -76,7 +76,7 @@ def evaluated(folder: Path, name: str, stages: list[dict[str, Any]], data: Path)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a rendered dataset; without it one is rendered")
+    parser.add_argument("--data", type=Path, nargs="+", help="rendered datasets; without them they are rendered")
     parser.add_argument("--out", type=Path, help="keep the run here")
     parser.add_argument("--only", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--scale", type=float, default=1.0, help="of all steps")
@@ -84,7 +84,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(ROOT)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        data = (given.data or rendered(Path(scratch))).resolve()
+        data = [d.resolve() for d in given.data or rendered(Path(scratch))]
         stages = [stage(t, data, max(2, round(TASKS[t][0] * given.scale))) for t in given.only]
         found = evaluated(given.out or Path(scratch), "tasks", stages, data)
     rows = []
