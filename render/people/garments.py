@@ -21,7 +21,8 @@ class Garment:
 
     ``sleeve``: of the arm, shoulder to wrist; None = no arms. ``hem``: of the trunk, crotch 0 to waist 1, where the trunk
     part ends below; None = it goes on into legs. ``rise``: the same, where it ends above; None = at ``neck``, from the
-    neck's upper joint, of its length. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end. ``tail``: length of a skirt, of the leg; None = no skirt.
+    neck's upper joint, of its length. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end.
+    ``tail``: length of a skirt, of the leg; None = no skirt.
     ``ease_m``: room at the tightest and at the loosest fit. ``thick_m``: of its own cloth. ``snug``: share of
     the ease that is left at its upper end (neck or waist), at the ends of sleeves or legs, and at the trunk's lower hem.
     """
@@ -43,7 +44,7 @@ class Garment:
 @dataclasses.dataclass
 class Marks:
     """Heights and axes of one person in the A-pose, metres. ``arm``, ``neck``: (C,) shares of the arm (-1 off it), and
-    how far from the neck's upper joint, of the neck's length; ``leg``: (C,) shares of the leg.
+    how far from the neck's upper joint, of the neck's length, a little farther to the sides; ``leg``: (C,) shares of the leg.
     """
 
     waist: float
@@ -77,7 +78,7 @@ def marks_of(shell: Shell, sheet: Sheet, posed: Posed) -> Marks:
     # Down the neck and out over the shoulders this grows all round: a neckline is one closed line, which meets the pit of the
     # throat and the neck's lowest vertebra at about the same value. Radii of the neck do not grow down it, and left holes.
     neck_m = float(np.linalg.norm(bone["head"] - bone["neck01"]))
-    neck = np.linalg.norm(rest - bone["head"], axis=1) / neck_m
+    neck = np.linalg.norm((rest - bone["head"]) * [1.3, 1, 1], axis=1) / neck_m
     return Marks(
         waist=float(waist),
         crotch=crotch,
@@ -141,15 +142,15 @@ def _along(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray
 
 UPPER, LOWER = "Upper_Clothing", "Lower_Clothing"
 GARMENTS = {
-    "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.28, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
+    "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.24, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
     "shirt": Garment(
-        UPPER, sleeve=1.0, hem=0.36, neck=1.1, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
+        UPPER, sleeve=1.0, hem=0.36, neck=1.08, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
     ),
     "jumper": Garment(
         UPPER, sleeve=1.0, hem=0.45, neck=1.2, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "hoodie": Garment(
-        UPPER, sleeve=1.0, hem=0.40, neck=1.25, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
+        UPPER, sleeve=1.0, hem=0.40, neck=1.22, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "coat": Garment(
         UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)
