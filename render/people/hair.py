@@ -88,6 +88,8 @@ class Barber:
         """
         if hair.style is None:
             return [piece]
+        assert piece.uv is not None
+        assert piece.normals is not None
         scalp = self._scalp
         hairy = cover(hair, scalp.at)[scalp.quads].mean(axis=1) > HAIRY
         touched = np.intersect1d(scalp.source[hairy], skin)
