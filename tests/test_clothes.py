@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from manifests.assets import AnnySource
 from manifests.bodies import PosePrior
@@ -16,9 +18,10 @@ from manifests.errors import InputError
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio
 from render.people.body import groups
+from render.people.cloth import border_edges, cut
 from render.people.doll import Doll
 from render.people.fabric import FABRICS, material, tile_m
-from render.people.garments import GARMENTS, marks_of
+from render.people.garments import GARMENTS, depth_of, marks_of
 from render.people.identity import draw_look
 from render.people.joints import rig_of
 from render.people.layers import Layers
@@ -108,6 +111,21 @@ def test_trunk_and_hips_are_under_cloth_in_every_combination(top, bottom):
     assert (trunk[skin].all(axis=1) & ~dressed.left).sum() > 0.6 * trunk[skin].all(axis=1).sum(), (
         "covered skin is cut away"
     )
+
+
+@pytest.mark.parametrize("name", ["t_shirt", "shirt", "jumper", "hoodie"])
+def test_a_top_has_one_opening_round_the_neck(name):
+    shell = _studio()[1].tailor.shell
+    for j in range(12):
+        _, body = posed(j, stands=True)
+        sheet = shell.of(body)
+        marks = marks_of(shell, sheet, body)
+        piece = cut(shell, depth_of(GARMENTS[name], shell, sheet, marks))
+        edges = border_edges(piece.quads)
+        edges = edges[((piece.take(marks.trunk) > 1.2) & (piece.take(marks.arm) < 0.12))[edges].all(axis=1)]
+        n = len(piece.i)
+        loops = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)[1]
+        assert len(np.unique(loops[edges])) == 1, (name, j)
 
 
 def test_no_prior_undresses_anyone():

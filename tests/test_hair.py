@@ -23,7 +23,7 @@ from render.people.hair_grow import Head, Room, grow
 from render.people.hair_look import BEARDS as CUTS
 from render.people.hair_look import STYLES as GROOMS
 from render.people.hair_look import draw_hair
-from render.people.hair_scalp import Scalp, eyes_and_size
+from render.people.hair_scalp import Scalp, eyes_and_size, hairline
 from render.people.shape import draw_shape
 from render.people.shell import normals_of
 from render.placement import moved
@@ -240,7 +240,7 @@ def head():
     eye, size = eyes_and_size(body.template, groups())
     used = points[scalp.used]
     room = Room(used, normals[scalp.used], used.min(0) - 0.14, used.max(0) + 0.14)
-    roots = scalp.roots(np.random.default_rng(0), 800, np.clip(scalp.hairline(scalp.at) / 0.05, 0, 1))
+    roots = scalp.roots(np.random.default_rng(0), 800, np.clip(hairline(scalp.at) / 0.05, 0, 1))
     return Head(eye, size, room, np.array([0, 0, -1.0])), scalp.on(roots, points), scalp.on(roots, normals)
 
 

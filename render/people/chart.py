@@ -41,7 +41,11 @@ def head_chart(template: np.ndarray, quads: np.ndarray, eye: np.ndarray, side: i
     points = template[np.unique(quads)]
     level = points[np.abs(points[:, 2] - eye[2]) < 0.03]
     middle = np.array([0.0, (level[:, 1].min() + level[:, 1].max()) / 2, eye[2]])
+    neck = points[points[:, 2] < points[:, 2].min() + 0.03, 1]
     away = template - middle
+    # Below the mouth the axis leans back into the neck: straight, it came out at the throat, whose quads then had no
+    # room on the map, and bumps no direction.
+    away[:, 1] -= np.clip((-0.09 - away[:, 2]) / 0.035, 0, 1) * ((neck.min() + neck.max()) / 2 - middle[1])
     turn = np.arctan2(away[:, 0], -away[:, 1]) / np.pi
     rise = np.degrees(np.arctan2(away[:, 2], np.hypot(away[:, 0], away[:, 1])))
     corner = turn[quads]

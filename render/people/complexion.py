@@ -13,6 +13,7 @@ import numpy as np
 from render.people.body import groups
 from render.people.chart import Chart, body_chart, head_chart
 from render.people.facemap import FaceMap
+from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
 from render.people.skin import Skin
 from render.scene import Material
@@ -34,6 +35,10 @@ class Complexions:
         self.head: Chart = head_chart(template, body[self.is_head], eye, HEAD_PX)
         self.body: Chart = body_chart(template, body[~self.is_head], BODY_PX)
         self.face = FaceMap(self.head, template, groups())
+        # (s, s, 3) head coordinates of every fourth texel's square.
+        self.at = head_frame(template, groups())(
+            cv2.resize(self.head.place, (HEAD_PX // 4,) * 2, interpolation=cv2.INTER_AREA)
+        )
         self.is_nail = _nails(body)
         # (Q, 4, 2) of every quad of the body, on its own chart.
         self.uv = np.zeros((len(body), 4, 2))

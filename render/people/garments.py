@@ -20,8 +20,9 @@ class Garment:
     """Where a garment ends, in shares of the body.
 
     ``sleeve``: of the arm, shoulder to wrist; None = no arms. ``hem``: of the trunk, crotch 0 to waist 1, where the trunk
-    part ends below; None = it goes on into legs. ``rise``: the same, where it ends above; None = at ``neck``, radii of
-    the neck. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end. ``tail``: length of a skirt, of the leg; None = no skirt.
+    part ends below; None = it goes on into legs. ``rise``: the same, where it ends above; None = at ``neck``, from the
+    neck's upper joint, of its length. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end.
+    ``tail``: length of a skirt, of the leg; None = no skirt.
     ``ease_m``: room at the tightest and at the loosest fit. ``thick_m``: of its own cloth. ``snug``: share of
     the ease that is left at its upper end (neck or waist), at the ends of sleeves or legs, and at the trunk's lower hem.
     """
@@ -31,7 +32,6 @@ class Garment:
     hem: float | None = None
     rise: float | None = None
     neck: float | None = None
-    vee: float = 0.0
     leg: float | None = None
     above: float | None = None
     tail: float | None = None
@@ -43,8 +43,8 @@ class Garment:
 
 @dataclasses.dataclass
 class Marks:
-    """Heights and axes of one person in the A-pose, metres. ``arm``, ``neck_r``: (C,) shares of the arm (-1 off it) and
-    radii of the neck from its axis; ``leg``: (C,) shares of the leg.
+    """Heights and axes of one person in the A-pose, metres. ``arm``, ``neck``: (C,) shares of the arm (-1 off it), and
+    how far from the neck's upper joint, of the neck's length, a little farther to the sides; ``leg``: (C,) shares of the leg.
     """
 
     waist: float
@@ -52,7 +52,7 @@ class Marks:
     ankle: float
     arm: np.ndarray
     arm_m: float
-    neck_r: np.ndarray
+    neck: np.ndarray
     neck_m: float
     leg: np.ndarray
     trunk: np.ndarray
@@ -75,21 +75,17 @@ def marks_of(shell: Shell, sheet: Sheet, posed: Posed) -> Marks:
         beyond = _along(rest, elbow, wrist)
         # The two axes meet where the elbow bends; past its plane the lower arm counts.
         arm[on] = np.where(beyond > 0, upper + beyond, np.minimum(along, upper))[on] / length
-    base = bone["neck01"]
-    top = np.arange(len(rest)) < shell.tights
-    top &= rest[:, 2] > np.quantile(rest[: shell.tights, 2], 0.995)
-    neck_m = float(np.linalg.norm((rest - rest[top].mean(axis=0))[top][:, :2], axis=1).mean())
-    # The axis stands before the neck's own: a neckline lies lower in front than behind.
-    away = rest - (base - [0, 0.5 * neck_m, 0.25 * neck_m])
-    away[:, 2] = np.minimum(away[:, 2], 0)
-    radial = np.linalg.norm(away * [1.12, 1, 1], axis=1)
+    # Down the neck and out over the shoulders this grows all round: a neckline is one closed line, which meets the pit of the
+    # throat and the neck's lowest vertebra at about the same value. Radii of the neck do not grow down it, and left holes.
+    neck_m = float(np.linalg.norm(bone["head"] - bone["neck01"]))
+    neck = np.linalg.norm((rest - bone["head"]) * [1.3, 1, 1], axis=1) / neck_m
     return Marks(
         waist=float(waist),
         crotch=crotch,
         ankle=float(ankle),
         arm=arm,
         arm_m=length,
-        neck_r=radial / neck_m,
+        neck=neck,
         neck_m=neck_m,
         leg=(crotch - rest[:, 2]) / (crotch - ankle),
         trunk=(rest[:, 2] - crotch) / (waist - crotch),
@@ -117,9 +113,7 @@ def depth_of(garment: Garment, shell: Shell, sheet: Sheet, marks: Marks) -> np.n
     if garment.rise is not None:
         depth = np.where(below, np.minimum(depth, (garment.rise - marks.trunk) * tall), depth)
     if garment.neck is not None:
-        edge = (marks.neck_r - garment.neck) * marks.neck_m
-        if garment.vee:
-            edge = np.minimum(edge, _vee(shell, sheet, marks, garment))
+        edge = (marks.neck - garment.neck) * marks.neck_m
         depth = np.where(marks.trunk > 1.2, np.minimum(depth, np.where(on_arm, FAR_M, edge)), depth)
     if garment.open_m is not None:
         front = (sheet.rest_normals[:, 1] < 0.2) & ~on_arm & ~np.isin(shell.limb, LEG)
@@ -146,26 +140,17 @@ def _along(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray
     return (points - start) @ axis / np.linalg.norm(axis)
 
 
-def _vee(shell: Shell, sheet: Sheet, marks: Marks, garment: Garment) -> np.ndarray:
-    """Metres outside a V whose point lies ``garment.vee`` of the trunk below the neck."""
-    front = sheet.rest_normals[:, 1] < -0.05
-    top = sheet.rest[: shell.tights, 2].max()
-    foot = top - garment.vee * (marks.waist - marks.crotch)
-    half = marks.neck_m * (garment.neck or 1.0) * np.clip((sheet.rest[:, 2] - foot) / (top - foot), -1, 1)
-    return np.where(front, np.abs(sheet.rest[:, 0]) - half, FAR_M)
-
-
 UPPER, LOWER = "Upper_Clothing", "Lower_Clothing"
 GARMENTS = {
-    "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.28, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
+    "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.24, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
     "shirt": Garment(
-        UPPER, sleeve=1.0, hem=0.36, neck=1.1, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
+        UPPER, sleeve=1.0, hem=0.36, neck=1.08, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
     ),
     "jumper": Garment(
         UPPER, sleeve=1.0, hem=0.45, neck=1.2, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "hoodie": Garment(
-        UPPER, sleeve=1.0, hem=0.40, neck=1.25, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
+        UPPER, sleeve=1.0, hem=0.40, neck=1.22, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "coat": Garment(
         UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)

@@ -1,4 +1,4 @@
-"""A look and a posed, dressed body -> its strands (hair, beard, brows) and the tinted skin that lies under its hair.
+"""A look and a posed, dressed body -> its strands (hair, beard, brows), and the skin under its hair, tinted.
 
 Hair is grown where the head would be in the A-pose, with the world's gravity turned along, and then set on the posed head;
 roots follow the skin, so brows and beards follow the face. Legend: V vertices of the base mesh, C points of the fine skin.
@@ -6,26 +6,35 @@ roots follow the skin, so brows and beards follow the face. Legend: V vertices o
 
 from __future__ import annotations
 
+import dataclasses
+
+import cv2
 import numpy as np
 
 from manifests.parts import ID
+from manifests.seeds import generator
 from render.lighting import srgb
 from render.people.body import Body, Posed, groups
 from render.people.hair_face import beard, brows
 from render.people.hair_gather import gathered
-from render.people.hair_grow import Head, Room, Style, grow
+from render.people.hair_grow import Head, Room, Style, grow, shortened
 from render.people.hair_look import WHITE, HairLook
 from render.people.hair_proxy import hull
-from render.people.hair_scalp import Scalp, eyes_and_size
+from render.people.hair_scalp import Scalp, eyes_and_size, hairline
 from render.people.headwear import Hat, rigid
 from render.people.parts import KINDS
 from render.people.piece import Piece
 from render.people.shell import normals_of
 from render.scene import Material, Mesh, Strands
 
-Parted = tuple[list[Strands], list[Piece]]
-# The skin under hair is tinted from this far inside the hairline, head units, and fully by a second such step.
-UNDER_FROM, UNDER_STEP, UNDER_M = 0.015, 0.09, 0.0006
+# Hair is at its full density and length this far inside the hairline, head units: 11 mm on an adult.
+FADE = 0.09
+# Hair cut shorter than this grows shorter still towards the hairline, down to this share.
+SHORT_M, SHORTEST = 0.1, 0.3
+# Skin with this share of full hair on it is called hair.
+HAIRY = 0.3
+# Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
+TINT, DEEP, DULL = 0.75, 0.6, 0.95
 TIP = 0.35
 
 
@@ -36,8 +45,8 @@ class Barber:
         self._body = body
         self._scalp = Scalp(body.template, groups(), body.skull)
 
-    def groom(self, hair: HairLook, posed: Posed, pieces: list[Piece], hat: Hat | None) -> Parted:
-        """Strands and under-layer in the frame of ``posed``. ``pieces``: skin and cloth that hair stays out of."""
+    def groom(self, hair: HairLook, posed: Posed, pieces: list[Piece], hat: Hat | None) -> list[Strands]:
+        """Strands in the frame of ``posed``. ``pieces``: skin and cloth that hair stays out of."""
         scalp, skull = self._scalp, self._body.skull
         turn, shift = rigid(posed.rest[skull], posed.vertices[skull])
         local = lambda p: (p - shift) @ turn  # noqa: E731
@@ -49,60 +58,52 @@ class Barber:
         reach = (max(style.top, style.side, style.back, style.front) if style else 0.0) + 0.05
         head = Head(eye, size, self._room(points, normals, pieces, local, reach * size / 0.12), turn.T @ [0, 0, -1.0])
         strands: list[Strands] = []
-        under: list[Piece] = []
         back = lambda p: p @ turn.T + shift  # noqa: E731
 
         def keep(name: str, grown: np.ndarray, width: float, part: int) -> None:
             strands.append(_strands(name, grown, width * size / 0.12, part, hair, head, back, rng))
 
         if style is not None:
-            edge = scalp.hairline(scalp.at, hair.recede)
-            density = self._density(hair, edge, rng)
+            density = cover(hair, scalp.at)
             roots = scalp.roots(rng, style.count, density)
             at, n = scalp.on(roots, points), scalp.on(roots, normals)
             grown = gathered(style, head, at, n, rng) if style.gather else grow(style, head, at, n, rng)
+            if style.top < SHORT_M:
+                grown = shortened(grown, SHORTEST + (1 - SHORTEST) * scalp.on(roots, density[:, None])[:, 0])
             if hat is not None:
                 grown = _under_hat(grown, hat, local, posed.vertices[skull], skull)
             if len(grown):
                 keep("hair", grown, style.width, ID[KINDS["hair"]])
-            under.append(self._under(edge, density, back(points), normals @ turn.T, hat, posed))
         grown, _ = brows(scalp, head, points, normals, hair.brow, rng)
         keep("brows", grown, 0.00011, ID[KINDS["brows"]])
         if hair.beard is not None:
             grown, _ = beard(hair.beard, scalp, head, points, normals, rng)
             keep("beard", grown, hair.beard.width, ID[KINDS["beard"]])
-        return strands, under
+        return strands
 
-    def _density(self, hair: HairLook, edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(C,) 0 to 1."""
-        at = self._scalp.at
-        ragged = edge + 0.02 * np.sin(at @ rng.normal(0, 14, (3, 4)) + rng.uniform(0, 6.3, 4)).mean(axis=1)
-        density = np.clip(ragged / 0.05, 0, 1)
-        if hair.crown > 0:
-            # Baldness spreads from the crown, and leaves a wreath.
-            away = np.linalg.norm((at - [0, 0.75, 0.95]) / [1.0, 1.3, 1.0], axis=1)
-            density *= np.clip((away - 0.75 * hair.crown) / 0.15, 0.02 * (1 - hair.crown), 1)
-        return density
+    def scalp(self, hair: HairLook, skin: np.ndarray, piece: Piece) -> list[Piece]:
+        """``piece``, the head's skin with its normals, in fine quads where hair grows, classes told apart by the hairline.
 
-    def _under(
-        self,
-        edge: np.ndarray,
-        density: np.ndarray,
-        points: np.ndarray,
-        normals: np.ndarray,
-        hat: Hat | None,
-        posed: Posed,
-    ) -> Piece:
+        ``skin``: (Q,) the body's quads that it shows. A layer of its own over the skin had a dark line at its edge.
+        """
+        if hair.style is None:
+            return [piece]
+        assert piece.uv is not None
+        assert piece.normals is not None
         scalp = self._scalp
-        tint = np.clip((edge - UNDER_FROM) / UNDER_STEP, 0, 1) * density
-        quads = scalp.quads[(tint[scalp.quads] > 0.02).all(axis=1)]
-        if hat is not None:
-            beyond = scalp.matrix @ hat.inside
-            quads = quads[~(beyond[quads] > 7).all(axis=1)]
-        u = tint[quads]
-        return Piece(
-            "hair", points + UNDER_M * normals, quads, uv=np.stack([0.02 + 0.96 * u, np.full(u.shape, 0.5)], axis=2)
-        )
+        hairy = cover(hair, scalp.at)[scalp.quads].mean(axis=1) > HAIRY
+        touched = np.intersect1d(scalp.source[hairy], skin)
+        mine = np.isin(scalp.source, touched)
+        corners = np.zeros((len(groups()["body"]), 4, 2))
+        corners[skin] = piece.uv
+        uv = scalp.corners(corners)
+        points, normals = scalp.matrix @ piece.vertices, scalp.matrix @ piece.normals
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        rest = ~np.isin(skin, touched)
+        made = [Piece("head", piece.vertices, piece.quads[rest], uv=piece.uv[rest], normals=piece.normals)]
+        for part, where in (("Hair", mine & hairy), ("Face_Neck", mine & ~hairy)):
+            made.append(Piece("head", points, scalp.quads[where].astype(np.int32), part, uv[where], normals))
+        return made
 
     def _room(self, points: np.ndarray, normals: np.ndarray, pieces: list[Piece], local: object, reach: float) -> Room:
         used = self._scalp.used
@@ -118,16 +119,34 @@ class Barber:
         return Room(np.concatenate(at), np.concatenate(away), low, high)
 
 
-def tinted(hair: HairLook, skin: tuple[float, float, float]) -> Material:
-    """The under-layer's surface: skin at the hairline, in the colour of the roots farther in."""
-    t = np.linspace(0, 1, 64)[:, None]
-    row = (
-        np.array(skin) * (1 - 0.85 * t)
-        + 0.85 * t * (np.array(hair.color) * (1 - hair.grey) + np.array(WHITE) * hair.grey) * 0.6
-    )
-    texture = np.full((4, 64, 4), 255, np.uint8)
-    texture[..., :3] = np.rint(srgb(row) * 255)
-    return Material("hair", (1.0, 1.0, 1.0), texture, roughness=1.0, specular=0.0)
+def cover(hair: HairLook, at: np.ndarray) -> np.ndarray:
+    """(N,) 0 bare to 1: how dense hair grows at head coordinates ``at`` (N, 3)."""
+    rng = generator(hair.seed, "hairline")
+    ragged = hairline(at, hair.recede) + 0.02 * np.sin(at @ rng.normal(0, 14, (3, 4)) + rng.uniform(0, 6.3, 4)).mean(1)
+    t = np.clip(ragged / FADE, 0, 1)
+    density = t * t * (3 - 2 * t)
+    if hair.crown > 0:
+        # Baldness spreads from the crown, and leaves a wreath.
+        away = np.linalg.norm((at - [0, 0.75, 0.95]) / [1.0, 1.3, 1.0], axis=1)
+        density *= np.clip((away - 0.75 * hair.crown) / 0.15, 0.02 * (1 - hair.crown), 1)
+    return density
+
+
+def tinted(head: Material, hair: HairLook, at: np.ndarray) -> Material:
+    """The head's skin in the colour of the roots where hair grows. ``at``: (s, s, 3) head coordinates of its texels."""
+    if hair.style is None:
+        return head
+    assert head.base_color_texture is not None
+    assert head.roughness_texture is not None
+    texture, rough = head.base_color_texture.copy(), head.roughness_texture.copy()
+    share = cover(hair, at.reshape(-1, 3)).reshape(at.shape[:2]).astype(np.float32)
+    matt = cv2.resize(share, rough.shape[1::-1])[..., None]
+    rough[..., :3] = np.rint(rough[..., :3] * (1 - matt) + 255 * DULL * matt)
+    share = TINT * cv2.resize(share, texture.shape[1::-1])[..., None]
+    roots = DEEP * (np.array(hair.color) * (1 - hair.grey) + np.array(WHITE) * hair.grey)
+    # Mixed as the eye sees it: in linear light a few dark hairs would hardly show.
+    texture[..., :3] = np.rint(texture[..., :3] * (1 - share) + 255 * srgb(roots) * share)
+    return dataclasses.replace(head, base_color_texture=texture, roughness_texture=rough)
 
 
 def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLook, head: Head, back, rng) -> Strands:

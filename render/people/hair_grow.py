@@ -189,7 +189,13 @@ def _trimmed(strands: np.ndarray, at: np.ndarray, rng: np.random.Generator) -> n
     upper, lower = at[np.arange(n), np.maximum(cut - 1, 0), 2], at[np.arange(n), cut, 2]
     share = np.clip((upper - line[np.arange(n), cut]) / np.maximum(upper - lower, 1e-6), 0, 1)
     end = np.where(low.any(axis=1), cut - 1 + share, k - 1)
-    where = np.linspace(0, 1, k) * np.maximum(end, 0.5)[:, None]
+    return shortened(strands, np.maximum(end, 0.5) / (k - 1))
+
+
+def shortened(strands: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(N, K, 3): of each strand (N, K, 3) the first ``share`` (N,) of its points' way."""
+    n, k = strands.shape[:2]
+    where = np.linspace(0, k - 1, k) * share[:, None]
     i = np.minimum(where.astype(int), k - 2)
     f = (where - i)[..., None]
     rows = np.arange(n)[:, None]

@@ -38,7 +38,9 @@ class Roots:
 
 
 class Scalp:
-    """What depends on the template alone. ``matrix``: (C, V) from the base mesh; ``quads``: (Q, 4); ``at``: (C, 3)."""
+    """What depends on the template alone. ``matrix``: (C, V) from the base mesh; ``quads``: (Q, 4); ``at``: (C, 3);
+    ``source``: (Q,) the body's quad that each is a part of.
+    """
 
     def __init__(self, template: np.ndarray, quads: dict[str, np.ndarray], skull: np.ndarray) -> None:
         body, at = quads["body"], head_frame(template, quads)(template)
@@ -46,10 +48,10 @@ class Scalp:
         on_head[skull] = True
         # The neck too: beards and napes end on it.
         on_head |= (at[:, 2] > -1.25) & (np.abs(at[:, 0]) < 0.75) & (at[:, 1] > -0.5) & (at[:, 1] < 1.5)
-        head = body[on_head[body].all(axis=1)]
+        whole = np.flatnonzero(on_head[body].all(axis=1))
         # Not the inside of mouth, nose and eye sockets.
-        middle = at[head].mean(axis=1)
-        head = head[
+        middle = at[body[whole]].mean(axis=1)
+        whole = whole[
             ~(
                 (np.abs(middle[:, 0]) < 0.3)
                 & (middle[:, 1] > 0.02)
@@ -58,22 +60,13 @@ class Scalp:
                 & (middle[:, 2] > -0.75)
             )
         ]
-        first, fine = split(head, len(template))
-        second, self.quads = split(fine, first.shape[0])
-        self.matrix: sp.csr_matrix = (second @ first).tocsr()
+        self.matrix, self.quads = _sixteen(body[whole], len(template))
+        self.source = np.tile(whole, 16)
         self.at = self.matrix @ at
         self._normals = normals_of(self.at, self.quads)
         used = np.unique(self.quads)
         self._area = quad_area(self.at, self.quads)
         self.used = used
-
-    def hairline(self, at: np.ndarray, recede: float = 0.0) -> np.ndarray:
-        """(N,) how far above the hairline points ``at`` (N, 3) are, head units; ``recede``: 0 to 1, temples first."""
-        y, z = at[:, 1], at[:, 2]
-        # Men's hairlines retreat at the temples, then from the forehead.
-        temple = np.exp(-(((np.abs(at[:, 0]) - 0.34) / 0.16) ** 2))
-        back = recede * (0.16 + 0.26 * temple) * np.clip((z - 0.2) / 0.3, 0, 1)
-        return polyline_distance(np.stack([y - back, z], axis=1), HAIRLINE)
 
     def roots(self, rng: np.random.Generator, count: int, density: np.ndarray) -> Roots:
         """``count`` roots by ``density`` (C,) in [0, 1] over the fine surface's area."""
@@ -87,6 +80,12 @@ class Scalp:
     def on(self, roots: Roots, values: np.ndarray) -> np.ndarray:
         """(N, 3) of ``values`` (C, 3) at the roots."""
         return np.einsum("nk,nkc->nc", roots.weights, values[self.quads[roots.quad]])
+
+    def corners(self, values: np.ndarray) -> np.ndarray:
+        """(Q, 4, C) of ``values`` (B, 4, C) at the corners of the body's quads."""
+        whole = self.source[: len(self.source) // 16]
+        matrix, quads = _sixteen(np.arange(4 * len(whole)).reshape(-1, 4), 4 * len(whole))
+        return (matrix @ values[whole].reshape(-1, values.shape[2]))[quads]
 
     def brow(self, at: np.ndarray) -> np.ndarray:
         """(N,) 0 outside a brow to 1 in its middle."""
@@ -113,6 +112,15 @@ class Scalp:
         nose = np.interp(x, [0.0, 0.12, 0.2, 0.3], [NOSE_Z, NOSE_Z, -0.44, -0.56])
         above = np.clip((z - lip) / 0.025, 0, 1) * np.clip((nose - z) / 0.03, 0, 1) * (x < 0.3) * (y < 0.0)
         return chin, above
+
+
+def hairline(at: np.ndarray, recede: float = 0.0) -> np.ndarray:
+    """(N,) how far above the hairline points ``at`` (N, 3) are, head units; ``recede``: 0 to 1, temples first."""
+    y, z = at[:, 1], at[:, 2]
+    # Men's hairlines retreat at the temples, then from the forehead.
+    temple = np.exp(-(((np.abs(at[:, 0]) - 0.34) / 0.16) ** 2))
+    back = recede * (0.16 + 0.26 * temple) * np.clip((z - 0.2) / 0.3, 0, 1)
+    return polyline_distance(np.stack([y - back, z], axis=1), HAIRLINE)
 
 
 def head_frame(points: np.ndarray, quads: dict[str, np.ndarray]):
@@ -144,6 +152,13 @@ def split(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
     middle = n + e + np.arange(q)
     fine = [np.stack([quads[:, i], n + of[:, i], middle, n + of[:, i - 1]], axis=1) for i in range(4)]
     return matrix, np.concatenate(fine)
+
+
+def _sixteen(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """``split`` twice; quad j's parts are j, j + Q, j + 2Q and so on."""
+    first, fine = split(quads, count)
+    second, finest = split(fine, first.shape[0])
+    return (second @ first).tocsr(), finest
 
 
 def polyline_distance(points: np.ndarray, line: np.ndarray) -> np.ndarray:

@@ -12,8 +12,10 @@ from scipy.spatial import cKDTree
 
 ROUND, RISE = 56, 14
 # Room for flattened hair between scalp and hat.
-HAIR_M = 0.009
+HAIR_M = 0.007
 CLOTH_M = 0.003
+# Radians from the front at which a visor ends.
+VISOR = 1.15
 
 
 @dataclasses.dataclass
@@ -48,11 +50,14 @@ def hat_on(kind: str, rest: np.ndarray, posed: np.ndarray, head: np.ndarray, eye
     direction = np.stack(
         [np.cos(elevation) * np.sin(azimuth), -np.cos(elevation) * np.cos(azimuth), np.sin(elevation)], axis=2
     )
-    reach = radius[tree.query(direction.reshape(-1, 3), k=10)[1]].max(axis=1).reshape(elevation.shape)
+    reach = radius[tree.query(direction.reshape(-1, 3), k=6)[1]].max(axis=1).reshape(elevation.shape)
     reach[-1] = reach[-1].max()
     for _ in range(3):
         reach[:-1] = np.maximum(reach[:-1], (np.roll(reach, 1, 1) + np.roll(reach, -1, 1) + 2 * reach)[:-1] / 4)
-    reach += (HAIR_M + CLOTH_M) * tall / 0.12
+    for _ in range(4):
+        reach[1:-1] = (reach[:-2] + reach[2:] + np.roll(reach, 1, 1)[1:-1] + np.roll(reach, -1, 1)[1:-1]) / 4
+    # Its edge sits close: a third of the room there.
+    reach += (HAIR_M * np.clip(0.35 + 3 * lift, 0, 1) + CLOTH_M) * tall / 0.12
     reach += shape.crown * tall * np.sin(np.pi * np.clip(lift * 1.1, 0, 1)) ** 0.8 * np.ones_like(reach)
     if shape.loose:
         back = np.clip(-direction[:, :, 1] * -1, 0, 1) * np.clip(direction[:, :, 2], 0, 1)
@@ -128,28 +133,27 @@ def _cuff(dome: np.ndarray, centre: np.ndarray, width: float) -> tuple[np.ndarra
 
 
 def _brim(rim: np.ndarray, centre: np.ndarray, width: float, front: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A visor (``front``) or a brim all round, 3 mm thick, bent a little down."""
+    """A visor (``front``) or a brim all round, 3 mm thick, sloping a little down."""
     azimuth = np.arctan2(rim[:, 0] - centre[0], -(rim[:, 1] - centre[1]))
-    out = np.stack([np.sin(azimuth), -np.cos(azimuth), np.zeros(len(azimuth))], axis=1)
+    order = np.argsort(azimuth, kind="stable")
+    azimuth, rim = azimuth[order], rim[order]
     reach = np.full(len(azimuth), width)
-    keep = np.ones(len(azimuth), bool)
     if front:
-        keep = np.abs(azimuth) < 1.15
-        reach = width * np.sqrt(np.clip(1 - (azimuth / 1.2) ** 2, 0, 1))
-        out = out * 0.35 + np.array([0.0, -0.65, 0.0])
-        out /= np.linalg.norm(out, axis=1, keepdims=True)
-    rows = []
-    for s in np.linspace(-0.06, 1, 7):
-        sides = (azimuth / 1.2) ** 2 if front else np.zeros(len(azimuth))
-        drop = (-0.30 * s - 0.35 * s * sides) if front else -0.16 * s * s + sides
-        rows.append(rim + out * (reach * s)[:, None] + np.outer(drop * width, [0, 0, 1.0]))
+        # Its ends run out on the crown's edge, which arches it.
+        even = np.linspace(-VISOR, VISOR, ROUND // 2 + 1)
+        rim = np.stack([np.interp(even, azimuth, rim[:, c]) for c in range(3)], axis=1)
+        azimuth, reach = even, width * np.sqrt(1 - (even / VISOR) ** 2)
+    out = np.stack([np.sin(azimuth), -np.cos(azimuth), np.zeros(len(azimuth))], axis=1)
+    if front:
+        out = out * 0.2 + np.array([0.0, -0.8, 0.0])
+    down = np.array([0, 0, -1.0])
+    rows = [
+        rim + np.outer(reach * s, [1, 1, 1]) * out + np.outer(reach * (0.2 * s if front else 0.16 * s * s), down)
+        for s in np.linspace(-0.06, 1, 7)
+    ]
     half = np.array([0, 0, 0.0015])
-    upper = [r + half for r in rows]
-    lower = [r - half for r in rows[::-1]]
-    every = np.stack([*upper, *lower])[:, keep]
-    order = np.argsort(azimuth[keep], kind="stable")
-    every = every[:, order]
     # Winding outwards on top: azimuth grows to the left, rows outwards.
+    every = np.stack([r + half for r in rows] + [r - half for r in rows[::-1]])
     return every.reshape(-1, 3), _grid(len(every), every.shape[1], closed=not front)[:, ::-1]
 
 
@@ -176,6 +180,6 @@ class Shape:
 
 HATS = {
     "beanie": Shape(front=0.46, back=0.02, crown=0.02, loose=0.18, cuff=0.38),
-    "cap": Shape(front=0.52, back=0.12, crown=0.03, visor=0.72),
+    "cap": Shape(front=0.43, back=0.12, crown=0.01, visor=0.56),
     "brimmed": Shape(front=0.50, back=0.16, crown=0.16, brim=0.62),
 }

@@ -150,7 +150,7 @@ class Layers:
 
         on_arm = arm > 0.12
         if garment.neck is not None:
-            near((piece.take(marks.neck_r) - garment.neck) * marks.neck_m, top, ~on_arm)
+            near((piece.take(marks.neck) - garment.neck) * marks.neck_m, top, ~on_arm)
         if garment.sleeve is not None:
             near((garment.sleeve - arm) * marks.arm_m, end, on_arm)
         if garment.rise is not None:
@@ -171,7 +171,7 @@ class Layers:
             tall = self.marks.waist - self.marks.crotch
             held = np.clip(1 - ((garment.rise - trunk) * tall - 0.02) / 0.03, 0, 1)
         elif garment.neck is not None:
-            held = np.where(piece.take(self.marks.neck_r) < garment.neck + 0.2, 0.9, 0.0)
+            held = np.where(piece.take(self.marks.neck) < garment.neck + 0.07, 0.9, 0.0)
         return held
 
     def _beneath(self, piece: Cutout) -> Beneath:

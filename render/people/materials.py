@@ -23,7 +23,6 @@ def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
     found = clothes_of(look.outfit) | {
         "skin": Material("skin", look.skin, roughness=0.5, subsurface=0.12, bump=0.12, bump_scale=350.0),
         "lips": Material("lips", (lips[0], lips[1], lips[2]), roughness=0.35, subsurface=0.1),
-        "hair": tinted(look.hair, look.skin),
         "brows": Material("brows", _mix(look.cap.colour, look.skin, 0.35), roughness=0.8, bump=0.3, bump_scale=700.0),
         "cap": Material("cap", look.cap.colour, roughness=0.45, bump=0.9, bump_scale=260.0),
         "sclera": Material("sclera", (0.72, 0.7, 0.68), roughness=0.12),
@@ -37,6 +36,7 @@ def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
         return {kind: Material(kind, GREY, roughness=0.6) for kind in found}
     if look.detail == "full":
         found |= complexions.materials(look.complexion)
+        found["head"] = tinted(found["head"], look.hair, complexions.at)
         found |= materials_of_things(look.things)
         found |= eye_materials(look.iris, look.pupil, round(look.shape.age_years), look.complexion.seed)
     return found

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from manifests.seeds import generator
 from render.people.body import Body, Posed, groups
-from render.people.cover import Cover
+from render.people.cover import Cover, drawn_in
 from render.people.fabric import FABRICS, graphic, tile_m
 from render.people.footwear import SHOES, Feet, feet_of, sole, upper
 from render.people.garments import GARMENTS, Garment, marks_of
@@ -189,6 +189,12 @@ class Tailor:
             up = posed.bones["head"] - posed.bones["neck01"]
             ring, azimuth = neckline(shell, sheet, marks, worn.cutout, worn.points)
             points, quads = around(ring, azimuth, up / np.linalg.norm(up), collar, size)
+            # A shirt's collar stands inside a coat's; its fall lies under the coat's front.
+            falls = (np.arange(len(points)) >= len(points) // 2) & (collar == "collar")
+            own = next(k for k, other in enumerate(layers.worn) if other is worn)
+            for outer in layers.worn[own + 1 :]:
+                if not outer.tail:
+                    points = drawn_in(points, falls, outer)
             name = f"{kind}_rib" if collar == "rib" else kind
             made.append(Piece(name, points, quads.astype(np.int32), garment.part, None))
         cloth = sheet.posed.copy()

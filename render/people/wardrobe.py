@@ -15,6 +15,7 @@ from render.people.complexion import Complexions
 from render.people.eyes import eye_pieces
 from render.people.features import inner_pieces
 from render.people.hair import Barber
+from render.people.hair_look import HairLook
 from render.people.identity import Look
 from render.people.piece import Piece
 from render.people.shell import limbs_of, normals_of
@@ -47,7 +48,7 @@ class Wardrobe:
         """``dress``, and the accessories that this pose had no room for."""
         dressed = self.tailor.clothe(look.outfit, posed)
         if look.detail == "full":
-            pieces = self._fine_skin(dressed.left, dressed.vertices)
+            pieces = self._fine_skin(look.hair, dressed.left, dressed.vertices)
             pieces += eye_pieces(posed.vertices, self._body.template)
         else:
             pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
@@ -56,13 +57,13 @@ class Wardrobe:
         hair: list[Piece] = []
         strands: list[Strands] = []
         if look.detail == "full":
-            strands, hair = self._barber.groom(look.hair, posed, pieces + dressed.pieces, dressed.hat)
+            strands = self._barber.groom(look.hair, posed, pieces + dressed.pieces, dressed.hat)
         elif look.detail == "simple":
             hair = self._caps.hair(look.cap, posed.vertices, posed.rest, dressed.hat)
         worn, left_out = put_on(look.things, Wearer(self._body, posed, dressed, self._limb, hair))
         return pieces + hair + dressed.pieces + worn, strands, left_out
 
-    def _fine_skin(self, left: np.ndarray, vertices: np.ndarray) -> list[Piece]:
+    def _fine_skin(self, hair: HairLook, left: np.ndarray, vertices: np.ndarray) -> list[Piece]:
         """Skin on its charts. ``left``: (Q,) bool, quads of the body that no cloth hides."""
         body, charts = self._quads["body"], self.complexions
         normals = normals_of(vertices, body[left])
@@ -74,7 +75,8 @@ class Wardrobe:
         ):
             mine = mine & left
             if mine.any():
-                made.append(Piece(kind, vertices, body[mine], uv=charts.uv[mine], normals=normals))
+                piece = Piece(kind, vertices, body[mine], uv=charts.uv[mine], normals=normals)
+                made += self._barber.scalp(hair, np.flatnonzero(mine), piece) if kind == "head" else [piece]
         return made
 
     def _skin(self, quads: np.ndarray, vertices: np.ndarray) -> list[Piece]:
