@@ -68,7 +68,12 @@ def stage(task: str, data: list[Path], steps: int = 0, **more: Any) -> dict[str,
 
 def evaluated(folder: Path, name: str, stages: list[dict[str, Any]], data: list[Path]) -> dict[str, Any]:
     """Train and judge; returns metrics.json."""
-    asked = {"name": name, "runs": str(folder), "finetune": stages, "evaluate": {"data": [str(d) for d in data], "split": "test"}}
+    asked = {
+        "name": name,
+        "runs": str(folder),
+        "finetune": stages,
+        "evaluate": {"data": [str(d) for d in data], "split": "test"},
+    }
     run = prepare(check(asked), ROOT)
     subprocess.run([sys.executable, "-m", "training", str(run)], cwd=ROOT, check=True)
     return dict(json.loads((run / "evaluate/metrics.json").read_text()))
