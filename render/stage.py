@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,16 +60,35 @@ def engine_version() -> str:
     return ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
 
 
+@contextlib.contextmanager
+def cores_seen(count: int) -> Iterator[None]:
+    """Let what is loaded meanwhile see ``count`` cores at most.
+
+    Blender's thread pool (TBB) counts them once, whatever the scene's threads are, and a thread of it that finds no work
+    spins: measured, half a core beside a worker of one thread.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 class Renderer:
     """One Blender and one set of assets per worker process, kept from sample to sample."""
 
     def __init__(self, stage: RenderStage, root: Path, threads: int) -> None:
-        from render.blender.engine import BlenderEngine
-
         self._stage = stage
         self._scratch = scratch_folder()
         self._studio = Studio(stage, root, Path(self._scratch.name))
-        self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
+        with cores_seen(threads):
+            from render.blender.engine import BlenderEngine
+
+            self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
         self.seconds: dict[str, float] = {}
         # Where Blender's words go while it renders: a file that outlives the process.
         self.log: Path | None = None
