@@ -147,7 +147,8 @@ def measured(scene: Scene, render) -> dict[str, tuple[int, int]]:
     use = (truth.mask > 0) & (frame.index > 0) & opaque
     inner = use & ~embree.silhouette_band(truth.mask)
     shaded = inner & ~retilted(people, camera, truth.normal_shading)
-    near = np.abs(truth.depth.astype(np.float64) - frame.depth) <= 5e-5
+    # Cycles has corners in float32: past 10 m a pixel seen edge-on moves by its spacing.
+    near = np.abs(truth.depth.astype(np.float64) - frame.depth) <= 5e-5 * np.maximum(1, truth.depth / 10)
     straight = apart_deg(truth.normal, plain, camera) <= 0.05
     bent = apart_deg(truth.normal_shading, mapped, camera) <= 0.05
     differ = (truth.mask != frame.index) & opaque
@@ -173,7 +174,7 @@ def check(scenes: Iterator[Scene], render) -> None:
     worst = {k: min(r[k][0] / max(r[k][1], 1) for r in rows if r[k][1] > 200) for k in share}
     pixels, masks = sum(r["depth"][1] for r in rows), max(r["masks"][0] for r in rows)
     print(  # noqa: T201 - the figures are what `make soak` is run for
-        f"\n{len(rows)} frames, {pixels} opaque pixels: depth {share['depth']:.4%} within 0.05 mm (worst frame "
+        f"\n{len(rows)} frames, {pixels} opaque pixels: depth {share['depth']:.4%} within 0.05 mm (to 10 m, as a share of depth beyond; worst frame "
         f"{worst['depth']:.3%}), normals {share['normal']:.4%} within 0.05 degree ({worst['normal']:.3%}), "
         f"shading normals {share['shading']:.4%} ({worst['shading']:.3%}), instances differ in {masks} pixels at most"
     )
@@ -189,7 +190,7 @@ def test_ten_mixed_frames(people, light, normal_pass):
 
 
 def test_sixteen_people(people, light, normal_pass):
-    check(frames_of(people, light, range(100, 101), 16), normal_pass)
+    check(frames_of(people, light, range(100, 102), 16), normal_pass)
 
 
 @pytest.mark.soak
