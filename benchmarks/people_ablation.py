@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from manifests.job import check  # noqa: E402
 from pipeline.road import prepare  # noqa: E402
-from training.metrics import HEADLINE  # noqa: E402
+from training.judges import KINDS  # noqa: E402
 from training.summary import interval  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results.jsonl"
@@ -107,7 +107,7 @@ def compared(found: dict[str, list[Path]], task: str) -> dict[str, Any]:
     """All arms of ``task``; each picture's error is its mean over seeds. Intervals resample pictures: three characters are
     too few to resample.
     """
-    column = f"model/{HEADLINE[task]}"
+    column = f"model/{KINDS[task].headline}"
     errors: dict[str, np.ndarray] = {}
     ids: list[str] = []
     for arm, folders in found.items():
@@ -121,7 +121,7 @@ def compared(found: dict[str, list[Path]], task: str) -> dict[str, Any]:
         change = means["full"] - means[arm]
         rivals[arm] = {"difference": float(change.mean()), "interval": interval(change, ids, 2000, task, arm)}
     return {
-        "task": task, "measure": HEADLINE[task], "pictures": len(ids),
+        "task": task, "measure": KINDS[task].headline, "pictures": len(ids),
         "error": {arm: float(v.mean()) for arm, v in means.items()},
         "error_interval": {arm: interval(v, ids, 2000, task, arm, "own") for arm, v in means.items()},
         "seeds": {arm: [float(x) for x in v.mean(axis=1)] for arm, v in errors.items()},
