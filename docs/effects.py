@@ -1,6 +1,6 @@
 """docs/relight.jpg, docs/beside.jpg and docs/background.jpg, with figures against the truth: `python docs/effects.py RUN [PHOTO]`.
 
-RUN: a run with rendered people (`extras: [albedo]`) and fine-tunes of foreground, normal and depth. Rendered people come with their
+RUN: a run with rendered people (`extras: [albedo]`) and fine-tunes of foreground, normal and depth, or one of all three. Rendered people come with their
 true maps; a photograph (default: the astronaut of scikit-image, public domain) goes through `maquette predict`.
 """
 
@@ -19,6 +19,7 @@ from manifests.dataset import Dataset
 from manifests.frames import camera_rays, point_map
 from manifests.sample import RenderedSample
 from pipeline import effects
+from training.predictor import described
 
 DOCS = Path(__file__).parent
 LIGHT = np.array([-1.0, -0.6, -0.5])
@@ -102,7 +103,8 @@ def rendered(s: RenderedSample) -> dict[str, list[np.ndarray]]:
 
 def photographed(run: Path, photo: Path, scratch: Path) -> dict[str, list[np.ndarray]]:
     """The same of a photograph under predicted maps, as far as ``run`` has the models."""
-    have = {p.parent.name for p in (run / "finetune").glob("*/model.safetensors")}
+    models = [described(p)[0] for p in (run / "finetune").glob("*/model.safetensors")]
+    have = {task for m in models for task in (m.task, *m.also)}
     behind = scratch / "wall.png"
     Image.fromarray(wall((600, 600))).save(behind)
     flags = [["--background", str(behind)]]

@@ -32,8 +32,8 @@ WHO = (
     (29, "female", 10), (38, "male", 1), (58, "female", 7), (13, "male", 4),
     (83, "male", 8), (27, "female", 5), (50, "male", 3), (22, "female", 1),
 )  # fmt: skip
-LOOKING = PosePrior(standing=1, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
-                    gesture=0)  # fmt: skip
+LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
+                    gesture=2)  # fmt: skip
 
 
 def person(number: int) -> PersonMesh:
@@ -50,7 +50,7 @@ def person(number: int) -> PersonMesh:
 
 
 def camera(someone: PersonMesh, width: int, rng: np.random.Generator) -> Camera:
-    """In front of the face, a little to one side, as a portrait lens sees it."""
+    """Before the face or to its side, near or some steps back and seldom quite level, as people are photographed."""
     height = width * 4 // 3
     assert someone.keypoints is not None
     points = someone.bones or {}
@@ -61,14 +61,22 @@ def camera(someone: PersonMesh, width: int, rng: np.random.Generator) -> Camera:
     ahead = np.cross(across, [0, 0, 1.0])
     ahead[2] = 0
     ahead = -ahead / np.linalg.norm(ahead) if ahead[1] > 0 else ahead / np.linalg.norm(ahead)
-    turn = rng.uniform(-0.55, 0.55)
+    turn = rng.choice([-1, 1]) * rng.beta(1.2, 2.2) * 1.45
     way = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]) @ ahead
     target = np.array([eyes[0], eyes[1], (top[2] + chin[2]) / 2 - 0.06 * tall]) - ahead * 0.03
+    aside = np.array([-way[1], way[0], 0])
+    wide = 1.35 * 1.7 ** rng.beta(1, 1.6)
+    target = (
+        target + aside * rng.uniform(-0.22, 0.22) * tall * wide / 1.5 - np.array([0, 0, (wide - 1.35) * 0.3 * tall])
+    )
     focal = 2.36 * height
-    distance = 1.55 * tall / height * focal
+    distance = wide * tall / height * focal
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
     eye = target + way * distance + np.array([0, 0, distance * rng.uniform(-0.06, 0.12)])
-    return Camera(K, look_at(eye, target), width, height, "face")
+    tilt = rng.normal(0, 0.05)
+    rolled = np.eye(4)
+    rolled[:2, :2] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
+    return Camera(K, rolled @ look_at(eye, target), width, height, "face")
 
 
 def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
@@ -76,10 +84,17 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     someone = person(number)
     rng = generator(SEED, "portrait", number)
     view = camera(someone, width, rng)
-    prior = LightPrior(strength=(0.5, 0.8))
+    # One light in three is a lamp near by or the low sun: hard, with deep shadows; the rest is mild.
+    hard = rng.random() < 0.4
+    prior = LightPrior(strength=(0.3, 0.45) if hard else (0.6, 1.1))
     light = lighting.draw_lighting(prior, lighting.environments(prior, Path()), rng)
-    way = np.array([rng.uniform(-0.8, 0.8), 0.7, rng.uniform(-1.0, -0.4)])
-    light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(0.8, 2.0)), 6.0))
+    # Down, and with the camera's view or across it.
+    ahead = view.world_to_camera[2, :3] * [1, 1, 0]
+    swing = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
+    way = np.array([np.cos(swing) * ahead[0] - np.sin(swing) * ahead[1], np.sin(swing) * ahead[0] + np.cos(swing) * ahead[1],
+                    rng.uniform(-0.8, -0.3)])  # fmt: skip
+    power = float(rng.uniform(2.4, 3.8) if hard else rng.uniform(0.6, 1.6))
+    light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), power, 1.5 if hard else 8.0))
     scene = Scene([someone], view, light, SEED + number)
     frame = engine.render(scene, None)
     return lighting.composite(frame.rgba, lighting.behind(scene))

@@ -20,6 +20,7 @@ from render.assets.anny import AnnyPeople
 from render.blender.engine import BlenderEngine
 from render.placement import moved
 from render.scene import Backdrop, Camera, Lamp, Scene
+from render.strands import merged, merging
 
 ROWS, ACROSS = 4, 10
 # Metres between neighbours and between rows.
@@ -73,7 +74,9 @@ def main() -> None:
     light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), 1.25, 8.0))
     view = camera(width)
     ground = np.full((view.height, width, 3), 198, np.uint8)
-    scene = Scene(crowd(), view, light, SEED, Backdrop("ground", ground, light.rights), True)
+    people = crowd()
+    people = merged(people, merging(people, view))
+    scene = Scene(people, view, light, SEED, Backdrop("ground", ground, light.rights), True)
     with tempfile.TemporaryDirectory() as scratch:
         frame = BlenderEngine(Engine(samples=samples, denoiser="balanced"), 2, Path(scratch)).render(scene, None)
     picture = lighting.composite(frame.rgba, lighting.behind(scene))

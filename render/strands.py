@@ -78,7 +78,9 @@ def _merging(strands: Strands, camera: Camera) -> int:
 def _fewer(strands: Strands, times: int) -> Strands:
     if times == 1:
         return strands
-    kept = slice(0, -(-len(strands.points) // times))
+    count = -(-len(strands.points) // times)
+    # One strand has the colour of all it stands for: salt and pepper stays grey from afar.
+    color = np.resize(strands.color, (times, count, 3)).mean(axis=0).astype(np.float32)
     return dataclasses.replace(
-        strands, points=strands.points[kept], radius=strands.radius[kept] * times, color=strands.color[kept]
+        strands, points=strands.points[:count], radius=strands.radius[:count] * times, color=color
     )

@@ -50,7 +50,7 @@ class Complexions:
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
     def materials(self, skin: Skin) -> dict[str, Material]:
         """ "head", "skin" (all else) and "nails"."""
-        rough = 0.56 - 0.16 * skin.oil
+        rough = 0.54 - 0.15 * skin.oil
         head = Material("head", skin.colour, roughness=rough, subsurface=SUBSURFACE, bump=0.10, bump_scale=900.0)
         head.base_color_texture, height = self._head(skin)
         head.normal_texture = _normals(height, self.head.size_m)
@@ -68,7 +68,7 @@ class Complexions:
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         red = skin.blush * (1 - 0.55 * dark)
         flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
-        flush += 0.25 * m["lids"] + 0.10
+        flush += 0.25 * m["lids"] + 0.16
         _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.76, 0.74))
         blotch = _clouds(rng, 9, 4)
         _tint(rgb, blotch * 0.55, (1.03, 0.90, 0.88))
