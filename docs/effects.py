@@ -1,7 +1,7 @@
 """docs/relight.jpg, docs/beside.jpg and docs/background.jpg, with figures against the truth: `python docs/effects.py RUN [PHOTO]`.
 
-RUN: a run with rendered people (`extras: [albedo]`) and fine-tunes of foreground, normal and depth, or one of all three. Rendered people come with their
-true maps; a photograph (default: the astronaut of scikit-image, public domain) goes through `maquette predict`.
+RUN: a run with rendered people (`extras: [albedo]`) and fine-tunes of foreground, normal and depth, or one of all three. Rendered
+people come with their true maps; a photograph (default: the astronaut of scikit-image, public domain) goes through `maquette predict`.
 """
 
 from __future__ import annotations
