@@ -8,7 +8,9 @@ import torch
 
 from tests import samples
 from training import looks, panels
+from training.heads import LightHead
 from training.mae import MaskedAutoencoder, counts, normalised
+from training.modern import Modern, ModernEncoder
 from training.vit import SIZES, Encoder, Size, gather, patchify
 
 
@@ -64,6 +66,32 @@ def test_attention_is_what_the_block_computes():
     value = block.qkv(x).view(2, 24, 3, 3, 16)[:, :, 2].transpose(1, 2)
     mixed = (weights[1] @ value).transpose(1, 2).reshape(2, 24, 48)
     assert torch.allclose(block.proj(mixed), y, atol=1e-5)
+
+
+def test_attention_of_shared_keys_and_turned_queries_is_what_the_block_computes():
+    torch.manual_seed(0)
+    encoder = ModernEncoder(Modern(48, 4, 4, 8, full=1, registers=2, scales=(None, None)))
+    image = torch.randn(2, 3, 32, 48)
+    weights = looks.attention(encoder, image, (0, 2))[1]
+    assert weights.shape == (2, 4, 27, 27)
+    taken: list[tuple[torch.Tensor, torch.Tensor]] = []
+    block = encoder.blocks[2].attention
+    assert block.kv_heads == 2
+    handle = block.register_forward_hook(lambda m, x, y: taken.append((x[0], y)))
+    encoder(image)
+    handle.remove()
+    x, y = taken[0]
+    value = block.key_value(x).view(2, 27, 2, 2, 12)[:, :, 1].transpose(1, 2).repeat_interleave(2, dim=1)
+    mixed = (weights @ value).transpose(1, 2).reshape(2, 27, 48)
+    assert torch.allclose(block.proj(mixed), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("width", [8, 24])
+def test_a_light_head_of_any_width_draws_at_full_size(stride, width):
+    head = LightHead(Size(24, 3, 3, stride), 2, width)
+    features = torch.randn(1, 72, 64 // stride, 48 // stride)
+    assert head(features, torch.randn(1, 3, 64, 48)).shape == (1, 2, 64, 48)
 
 
 def test_error_maps_are_dark_where_all_is_right_and_bright_where_not():

@@ -46,8 +46,8 @@ class LightHead(nn.Module):
     def __init__(self, size: Size, channels: int, width: int) -> None:
         super().__init__()
         self.fuse = nn.Conv2d(3 * size.dim, 2 * width, 1)
-        self.mix = block(2 * width, width)
         widths = light_widths(stride_of(size), width)
+        self.mix = block(2 * width, widths[0])
         self.up = nn.ModuleList(block(a, b) for a, b in itertools.pairwise(widths))
         # The picture itself at full resolution: patch tokens alone draw blurred borders.
         self.detail = block(3, 16)

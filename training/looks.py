@@ -18,8 +18,11 @@ from manifests import codecs
 from manifests.errors import MaquetteError
 from training import checkpoint, data
 from training.backbones import SIZES
+from training.finetune import seen_by
+from training.heads import stride_of
 from training.judges import prepared
 from training.mae import MaskedAutoencoder, counts
+from training.modern import GroupedAttention, ModernEncoder
 from training.pretrain import built
 from training.settings import Finetune, Pretrain
 from training.transforms import MEAN, STD
@@ -34,7 +37,7 @@ GREY = 110
 def draw(
     run: Path, pretrain: Pretrain | None, finetunes: Sequence[tuple[Finetune, torch.nn.Module]], rows: data.Rows
 ) -> None:
-    """Write ``run``/evaluate/looks/: reconstruction.png of a pre-training in this run, attention_NAME.png of each plain encoder."""
+    """Write ``run``/evaluate/looks/: reconstruction.png of a pre-training in this run, attention_NAME.png of each fine-tune."""
     folder = run / "evaluate" / "looks"
     folder.mkdir(parents=True, exist_ok=True)
     shown = [codecs.decode_image(rows[i][1]["image"]["bytes"]) for i in _spread(len(rows))]
@@ -45,9 +48,8 @@ def draw(
         size = (pretrain.height, pretrain.width)
         _write(folder / "reconstruction.png", [reconstructions(model.eval(), p, size, RATIOS) for p in shown])
     for settings, dense in finetunes:
-        if isinstance(dense.encoder, Encoder):
-            size = (settings.height, settings.width)
-            strips = [attended(dense.encoder, p, size) for p in shown]
+        if isinstance(dense.encoder, Encoder | ModernEncoder):
+            strips = [attended(dense.encoder, p, seen_by(settings)) for p in shown]
             _write(folder / f"attention_{settings.name}.png", strips)
 
 
@@ -90,10 +92,10 @@ def unpatched(patches: Tensor, patch: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def attended(encoder: Encoder, rgb: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+def attended(encoder: Encoder | ModernEncoder, rgb: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
     """The picture with the patch that asks, then where the first, the middle and the last block look from there."""
     image = prepared(rgb, size)[None].to(next(encoder.parameters()).device)
-    patch = encoder.size.patch
+    patch = stride_of(encoder.size)
     grid = (size[0] // patch, size[1] // patch)
     # A third from the top, in the middle: a face or a chest in most framings.
     asks = (grid[0] // 3, grid[1] // 2)
@@ -113,17 +115,22 @@ def attended(encoder: Encoder, rgb: np.ndarray, size: tuple[int, int]) -> list[n
 
 
 @torch.no_grad()
-def attention(encoder: Encoder, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-    """(B, h, T, T) of each of ``blocks``: how much each token takes from each other; rows sum to 1. T: class token, if any,
-    then patches.
+def attention(encoder: Encoder | ModernEncoder, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    """(B, h, T, T) of each of ``blocks``: how much each token takes from each other; rows sum to 1. T: class token and
+    registers, if any, then patches.
     """
     found: dict[int, Tensor] = {}
 
     def note(place: int) -> Any:
-        def hook(module: Attention, inputs: tuple[Any, ...]) -> None:
+        def hook(module: Attention | GroupedAttention, inputs: tuple[Any, ...]) -> None:
             x = inputs[0]
             b, n, d = x.shape
-            q, k, _ = module.qkv(x).view(b, n, 3, module.heads, d // module.heads).permute(2, 0, 3, 1, 4)
+            if isinstance(module, GroupedAttention):
+                q, k, _ = module.split(*inputs)
+                # A key that several queries share.
+                k = k.repeat_interleave(module.heads // module.kv_heads, dim=1)
+            else:
+                q, k, _ = module.qkv(x).view(b, n, 3, module.heads, d // module.heads).permute(2, 0, 3, 1, 4)
             found[place] = (q @ k.transpose(-2, -1) / (d // module.heads) ** 0.5).softmax(dim=-1)
 
         return hook

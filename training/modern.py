@@ -110,6 +110,12 @@ class GroupedAttention(nn.Module):
 
     def forward(self, x: Tensor, turns: rope.Turns | None) -> Tensor:
         """``x``: (B, T, D)."""
+        q, k, v = self.split(x, turns)
+        out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, enable_gqa=self.kv_heads != self.heads)
+        return self.proj(out.transpose(1, 2).reshape(x.shape))
+
+    def split(self, x: Tensor, turns: rope.Turns | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> queries (B, H, T, C), and keys and values of as many heads as there are of them."""
         b, t, d = x.shape
         q = self.query(x).view(b, t, self.heads, -1).transpose(1, 2)
         k, v = self.key_value(x).view(b, t, 2, self.kv_heads, d // self.heads).permute(2, 0, 3, 1, 4)
@@ -117,8 +123,7 @@ class GroupedAttention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if turns is not None:
             q, k = rope.turned(q, turns), rope.turned(k, turns)
-        out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, enable_gqa=self.kv_heads != self.heads)
-        return self.proj(out.transpose(1, 2).reshape(b, t, d))
+        return q, k, v
 
 
 class SwiGLU(nn.Module):
