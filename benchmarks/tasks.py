@@ -38,7 +38,7 @@ SMALL, LARGE = {"width": 48, "height": 64, "head_width": 32}, {"width": 96, "hei
 TASKS = {
     "depth": (150, 2e-3, "light", None, False), "normal": (150, 2e-3, "light", None, False),
     "foreground": (150, 8e-3, "light", None, False), "parts": (300, 4e-3, "light", "cross_entropy", False),
-    "pose17": (600, 1e-3, "sapiens2", "integral", True), "pose308": (600, 1e-3, "sapiens2", "integral", True),
+    "pose17": (600, 1e-3, "sapiens2", "integral", True), "pose308": (1400, 2e-3, "sapiens2", "integral", True),
     "pointmap": (600, 1e-3, "light", None, True), "albedo": (150, 2e-3, "light", None, False),
 }  # fmt: skip
 BODY: dict[str, Any] = {"task": "normal", "also": {"foreground": 1.0, "depth": 1.0}, "steps": 1500, "lr": 1.5e-3,
