@@ -110,3 +110,15 @@ def test_error_maps_are_dark_where_all_is_right_and_bright_where_not():
     # Depth is known up to scale and shift: only what is left after both is an error.
     scaled = panels.errors(ball.image, inside, ball.depth, 3 * ball.depth + 7, "depth")
     assert scaled.sum(axis=2).max() < 20
+
+
+def test_lines_of_poses_leave_points_out_that_are_not_there(recwarn):
+    picture = np.zeros((40, 40, 3), np.uint8)
+    true = np.zeros((1, 17, 3))
+    true[0, :, :2] = np.nan
+    true[0, 3] = 5, 5, 2
+    guess = np.full((1, 17, 3), 20.0)
+    drawn = panels.errors(picture, np.ones((40, 40), bool), true, guess, "pose17")
+    ys, xs = np.nonzero(drawn.any(axis=2))
+    assert (xs.min(), xs.max(), ys.min(), ys.max()) == (5, 20, 5, 20)
+    assert not recwarn.list

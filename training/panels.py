@@ -34,9 +34,12 @@ def errors(rgb: np.ndarray, inside: np.ndarray, true: np.ndarray, predicted: np.
     if task in truth.SETS:
         out = np.ascontiguousarray(rgb // 2)
         for person, guess in zip(true, predicted):
-            for (x, y, seen), (u, v, _) in zip(np.round(person).astype(int), np.round(guess).astype(int)):
-                if seen:
-                    cv2.line(out, (int(x), int(y)), (int(u), int(v)), (255, 120, 60), 1)
+            # Points that are not there have no place.
+            known = person[:, 2] > 0
+            for a, b in zip(
+                np.rint(person[known, :2]).astype(int).tolist(), np.rint(guess[known, :2]).astype(int).tolist()
+            ):
+                cv2.line(out, a, b, (255, 120, 60), 1)
         return out
     if task.startswith("parts"):
         wrong = (true != predicted) & (true != parts.UNLABELLED)
