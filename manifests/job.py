@@ -196,7 +196,7 @@ def dump(job: Job) -> str:
 
 def _override(tree: dict[str, Any], override: str) -> None:
     key, sep, raw = override.partition("=")
-    if not sep:
+    if not sep or not key.strip("."):
         raise JobError(f"--set {override}: expected path=value, such as render.samples=8")
     *parents, last = key.split(".")
     node: Any = tree

@@ -20,6 +20,18 @@ from manifests.errors import BAD_JOB, DONE, FAILURES, INTERRUPTED, STORAGE, Inpu
 from pipeline import assets, curate_commands, data_commands, export_model, model_commands, people, predict_commands
 from pipeline.progress import console
 
+# What a path that a user names can be wrong by.
+PLACES = (
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -179,6 +191,9 @@ def main() -> None:
                 "Free space and give the same command again."
             )
             code = STORAGE
+        elif error.errno in PLACES and error.filename:
+            _say(f"{error.filename}: {error.strerror}; give another path, or mend this one. Finished work is kept.")
+            code = BAD_JOB
         else:
             raise
     except Exception as error:

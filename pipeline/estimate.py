@@ -11,6 +11,7 @@ from rich.table import Table
 from manifests.job import FinetuneStage, Job, PretrainStage
 from manifests.plan import check_splits
 from pipeline.progress import seconds, size
+from pipeline.road import STAGES, check_references
 
 # Measured on 2 shared Zen 4 cores, 384x512, 16 samples: seconds per megapixel-sample of one core, per megapixel for the
 # denoiser, and per sample for assets, scene build, rays and coding. Another machine scales all alike; `maquette plan` says
@@ -21,14 +22,15 @@ OVERHEAD_S = 1.3
 # bytes per pixel of a rendered row: 1.21 MB at 1024x768 (reference measurement of the codecs).
 BYTES_PER_PIXEL = 1.54
 PHOTO_S = 0.15
-# Fine-tuning, seconds of one core per megapixel seen: measured for tiny, the others by their encoders' multiplications.
-TRAIN_S_PER_MPX = {"tiny": 7.0, "small": 14.0, "base": 56.0, "large": 196.0}
+# Fine-tuning, seconds of one core per megapixel seen: measured for tiny; the others go by their encoders' multiplications.
+TINY_S_PER_MPX = 7.0
 # A masked autoencoder looks at a quarter of the patches: measured, 82 pictures of 96x128 a second against 25.
 PRETRAIN_SHARE = 0.3
 
 
 def show(job: Job, root: Path) -> None:
     """Print the plan of ``job``. Raises InputError where its inputs cannot be found, JobError where it cannot run."""
+    check_references(job, [s for s in STAGES if getattr(job, s)], job.folder.resolve(), root)
     cores = os.cpu_count() or 1
     table = Table(title=f"{job.name} -> {job.folder}", title_justify="left")
     for column in ("stage", "what", "tasks", "bytes", "time"):
@@ -71,7 +73,7 @@ def show(job: Job, root: Path) -> None:
     trained += [(f"finetune {f.name}", f) for f in job.finetune]
     for name, section in trained:
         mpx = section.width * section.height / 1e6
-        time = section.optim.steps * section.optim.batch * mpx * TRAIN_S_PER_MPX[section.model] / cores
+        time = section.optim.steps * section.optim.batch * mpx * _train_s_per_mpx(section) / cores
         if isinstance(section, PretrainStage):
             time *= PRETRAIN_SHARE
         what = (
@@ -84,3 +86,18 @@ def show(job: Job, root: Path) -> None:
             table.add_row(name, "", "", "", "seconds")
     Console().print(table)
     Console().print(f"about {seconds(total)} on {cores} cores; nothing was run")
+
+
+def _train_s_per_mpx(section: PretrainStage | FinetuneStage) -> float:
+    if section.model == "tiny":
+        return TINY_S_PER_MPX
+    # Counting layers needs torch, which takes seconds to import.
+    from training.backbones import SIZES
+    from training.budget import encoder_flops
+    from training.heads import stride_of
+
+    def each(name: str) -> float:
+        stride = stride_of(SIZES[name])
+        return encoder_flops(name, max(1, section.height * section.width // stride**2))
+
+    return TINY_S_PER_MPX * each(section.model) / each("tiny")

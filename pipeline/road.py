@@ -71,6 +71,10 @@ def _write(job: Job, run: Path) -> None:
             need = f"at least {MIN_FREE_BYTES / 2**20:.0f} MB needed; free space"
             raise StorageError(f"run folder {run}: {free / 2**20:.0f} MB free, {need}")
         (run / "job.yaml").write_text(dump(job))
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"run folder {run}: {error.strerror}; a file stands there: choose another `runs` folder"
+        ) from None
     except OSError as error:
         raise StorageError(f"run folder {run}: {error.strerror}; free space or choose another `runs` folder") from None
 
@@ -146,7 +150,7 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
             trained = "pretrain" in wanted or (run / "pretrain").is_dir()
             given = finetune.init == "random" or (finetune.init == "pretrain" and trained)
             if not given and not (root / finetune.init).is_file():
-                expected = "expected `pretrain` (with that section), `random` or a checkpoint file"
+                expected = "expected `pretrain` (with that section in the job), `random` or a checkpoint file"
                 problems.append(f'finetune.{i}.init: "{finetune.init}": {expected}')
             earlier = [f.name for f in job.finetune[:i]]
             teacher = finetune.distil.teacher if finetune.distil else None

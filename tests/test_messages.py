@@ -75,3 +75,35 @@ def test_a_run_in_which_every_sample_fails_still_has_a_report_and_says_why(tmp_p
     assert "x failed: asset files/figure" in said
     assert "Traceback" not in said
     assert "failed" in report.build(tmp_path / "runs" / "run").read_text()
+
+
+def test_a_file_where_a_folder_is_wanted(tmp_path):
+    here = tmp_path / "photo.jpg"
+    here.write_bytes(b"x")
+    for asked in (("verify", here), ("people", "make", "--count", "1", "--out", here)):
+        code, said = runs.maquette(*asked)
+        assert code == 2, asked
+        assert str(here) in said
+        assert "Traceback" not in said
+
+
+def test_a_run_that_finished_nothing_is_told_from_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(InputError, match="neither a run nor a dataset"):
+        data_commands.datasets(str(tmp_path))
+    (tmp_path / "job.yaml").write_text("name: x\n")
+    with pytest.raises(InputError, match="no finished dataset"):
+        data_commands.datasets(str(tmp_path))
+
+
+def test_plan_knows_every_backbone_and_refuses_a_start_that_is_not_there(tmp_path):
+    dataset(tmp_path / "data", 4)
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"name: x\nruns: {tmp_path}\nfinetune: [{{name: a, task: normal, model: sapiens2-tiny, data: [data], width: 48, height: 64}}]\n"
+    )
+    code, said = runs.maquette("plan", job)
+    assert code == 2
+    assert "finetune.0.init" in said
+    code, said = runs.maquette("plan", job, "--set", "finetune.0.init=random")
+    assert code == 0, said
+    assert "finetune a" in said
