@@ -32,7 +32,7 @@ from manifests.plan import SampleSpec
 from manifests.priors import CameraPrior
 from manifests.seeds import generator
 from manifests.shards import ShardWriter, row_of
-from render import lighting
+from render import lighting, response
 from render.assets.anny import AnnyPeople
 from render.assets.files import ScanFiles
 from render.framing import draw_camera
@@ -218,7 +218,7 @@ def quality(args: argparse.Namespace, case: Case, folder: Path) -> tuple[list[fl
         frame = engine.render(dataclasses.replace(scene, seed=seed), border)
         if denoiser == "none":
             # The reference is Cycles' own, alpha and all.
-            return lighting.composite(frame.rgba, lighting.behind(scene))
+            return response.composite(frame.rgba, lighting.behind(scene))
         return finish(frame, truth, caster, scene)[0]
 
     reference = picture(args.reference, "none", REFERENCE_SEED)

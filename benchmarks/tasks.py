@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,14 +33,30 @@ from pipeline.road import prepare  # noqa: E402
 RESULTS = ROOT / "benchmarks/results.jsonl"
 BATCH, SEED = 8, 0
 SMALL, LARGE = {"width": 48, "height": 64, "head_width": 32}, {"width": 96, "height": 128, "head_width": 48}
-# task: (steps, learning rate, head, loss, whether it starts from BODY). Distance and pose need to see the whole figure first:
-# from random weights neither beats its trivial guess in 900 steps.
+
+
+class Trained(NamedTuple):
+    """How a task is learnt. ``body``: from BODY; distance and pose need to see the whole figure first: from random weights
+    neither beats its trivial guess in 900 steps.
+    """
+
+    steps: int
+    lr: float
+    head: str = "light"
+    loss: str | None = None
+    body: bool = False
+
+
 TASKS = {
-    "depth": (150, 2e-3, "light", None, False), "normal": (150, 2e-3, "light", None, False),
-    "foreground": (150, 8e-3, "light", None, False), "parts": (300, 4e-3, "light", "cross_entropy", False),
-    "pose17": (600, 1e-3, "sapiens2", "integral", True), "pose308": (1400, 2e-3, "sapiens2", "integral", True),
-    "pointmap": (600, 1e-3, "light", None, True), "albedo": (150, 2e-3, "light", None, False),
-}  # fmt: skip
+    "depth": Trained(150, 2e-3),
+    "normal": Trained(150, 2e-3),
+    "foreground": Trained(150, 8e-3),
+    "parts": Trained(300, 4e-3, loss="cross_entropy"),
+    "pose17": Trained(600, 1e-3, "sapiens2", "integral", body=True),
+    "pose308": Trained(1400, 2e-3, "sapiens2", "integral", body=True),
+    "pointmap": Trained(600, 1e-3, body=True),
+    "albedo": Trained(150, 2e-3),
+}
 BODY: dict[str, Any] = {"task": "normal", "also": {"foreground": 1.0, "depth": 1.0}, "steps": 1500, "lr": 1.5e-3,
         "augment": {"crop": [0.6, 1.0], "rotate_deg": 10}}  # fmt: skip
 MILD = {"crop": [0.8, 1.0], "stretch": 0.05, "box_shift": 0.05, "box_scale": 0.1}
@@ -63,14 +79,14 @@ def rendered(scratch: Path) -> Path:
 
 def stage(task: str, data: list[Path], body: Path | None = None, steps: int = 0, **more: Any) -> dict[str, Any]:
     """A fine-tune's section of a job; ``steps``: 0 = the task's own."""
-    own, rate, head, loss, starts = TASKS[task]
-    steps = steps or own
-    return {"name": task, "task": task, "init": str(body) if starts else "random", "head": head, "loss": loss, "augment": MILD,
-            "data": [str(d) for d in data], "seed": SEED, "optim": optim(steps, rate), "compute": {"gpu": "no"},
-            **(LARGE if starts else SMALL), **more}  # fmt: skip
+    how = TASKS[task]
+    return {"name": task, "task": task, "init": str(body) if how.body else "random", "head": how.head, "loss": how.loss,
+            "augment": MILD, "data": [str(d) for d in data], "seed": SEED, "optim": optim(steps or how.steps, how.lr),
+            "compute": {"gpu": "no"}, **(LARGE if how.body else SMALL), **more}  # fmt: skip
 
 
 def optim(steps: int, rate: float) -> dict[str, Any]:
+    """An `optim` section whose warm-up is a tenth of its steps."""
     return {"steps": steps, "batch": BATCH, "lr": rate, "warmup_steps": max(1, steps // 10), "weight_decay": 0.1,
             "checkpoint_every": max(1, steps // 2)}  # fmt: skip
 
@@ -113,9 +129,9 @@ def main() -> None:
         data = [d.resolve() for d in given.data or rendered(Path(scratch))]
         folder = given.out or Path(scratch)
         body = given.body and given.body.resolve()
-        if body is None and any(TASKS[t][4] for t in given.only):
+        if body is None and any(TASKS[t].body for t in given.only):
             body = seen_whole(folder, data, given.scale)
-        stages = [stage(t, data, body, max(2, round(TASKS[t][0] * given.scale))) for t in given.only]
+        stages = [stage(t, data, body, max(2, round(TASKS[t].steps * given.scale))) for t in given.only]
         found = evaluated(folder, "tasks", stages, data)
     rows = []
     for task, entry in found.items():
@@ -124,8 +140,8 @@ def main() -> None:
         low, high = entry["difference_interval"]
         verdict = "beats" if high < 0 else "DOES NOT BEAT" if entry["difference"] >= 0 else "is not surely better than"
         more = {k: round(v, 4) for k, v in entry["model"]["pooled"].items()}
-        rows.append({"task": task, "steps": TASKS[task][0], "loss": TASKS[task][3],
-                     "body_steps": BODY["steps"] if TASKS[task][4] else 0, "measure": headline,
+        rows.append({"task": task, "steps": TASKS[task].steps, "loss": TASKS[task].loss,
+                     "body_steps": BODY["steps"] if TASKS[task].body else 0, "measure": headline,
                      "model": mine, "best": best, "trivial": theirs, "verdict": verdict,
                      "difference": [entry["difference"], low, high], "wins": entry["wins"], "pictures": entry["samples"],
                      "identities": entry["identities"], "pooled": more})  # fmt: skip

@@ -14,17 +14,21 @@ import numpy as np
 from PIL import Image
 
 from manifests.assets import AnnySource
-from manifests.bodies import BodyPrior, PosePrior
+from manifests.bodies import FAMILIES, BodyPrior, PosePrior
 from manifests.frames import look_at
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
-from render import lighting
+from render import lighting, response
 from render.assets.anny import AnnyPeople
 from render.blender.engine import BlenderEngine
+from render.placement import moved
 from render.scene import Camera, Lamp, PersonMesh, Scene
+from render.strands import merged, merging
 
-SEED, ACROSS = 23, 4
+SEED, ACROSS = 47, 4
+# Who has company in the picture: one face in three, as on photographs.
+BESIDE = (1, 4, 7, 9, 13)
 # Years, sex and Monk tone of each.
 WHO = (
     (7, "female", 2), (24, "male", 9), (33, "female", 3), (68, "male", 2),
@@ -34,6 +38,7 @@ WHO = (
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
                     gesture=2)  # fmt: skip
+STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
 def person(number: int) -> PersonMesh:
@@ -49,26 +54,50 @@ def person(number: int) -> PersonMesh:
     return people.load("0", generator(SEED, "face", number))
 
 
-def camera(someone: PersonMesh, width: int, rng: np.random.Generator) -> Camera:
+def facing(someone: PersonMesh) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) midpoint between the eyes and (3,) unit level direction of the face, world."""
+    points = someone.bones or {}
+    left, right = np.array(points["eye.L"]), np.array(points["eye.R"])
+    ahead = np.cross(left - right, [0, 0, 1.0]) * [1, 1, 0]
+    return (left + right) / 2, (-ahead if ahead[1] > 0 else ahead) / np.linalg.norm(ahead)
+
+
+def turned(way: np.ndarray, angle: float) -> np.ndarray:
+    """(3,) ``way`` turned by ``angle`` radians counter-clockwise about z."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([c * way[0] - s * way[1], s * way[0] + c * way[1], way[2]])
+
+
+def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.random.Generator) -> PersonMesh:
+    """Someone else, half a step to the camera's right (``side`` 1) or left (-1) and behind, facing about the camera."""
+    other = AnnyPeople(
+        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING), SEED + 100 + number
+    ).load("0", rng)
+    eyes, _ = facing(someone)
+    away = view.world_to_camera[2, :3] * [1, 1, 0]
+    away /= np.linalg.norm(away)
+    aside = side * np.array([away[1], -away[0], 0])
+    place = eyes + aside * rng.uniform(0.2, 0.28) + away * rng.uniform(0.3, 0.5)
+    # People are drawn facing -y.
+    yaw = np.arctan2(-away[1], -away[0]) + np.pi / 2 + rng.normal(0, 0.4)
+    return moved(other, float(yaw), place[:2])
+
+
+def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator) -> Camera:
     """Before the face or to its side, near or some steps back and seldom quite level, as people are photographed."""
     height = width * 4 // 3
     assert someone.keypoints is not None
-    points = someone.bones or {}
-    eyes = (np.array(points["eye.L"]) + np.array(points["eye.R"])) / 2
+    eyes, ahead = facing(someone)
     top, chin = someone.landmarks["head_top"], someone.landmarks["chin"]
     tall = float(top[2] - chin[2])
-    across = np.array(points["eye.L"]) - np.array(points["eye.R"])
-    ahead = np.cross(across, [0, 0, 1.0])
-    ahead[2] = 0
-    ahead = -ahead / np.linalg.norm(ahead) if ahead[1] > 0 else ahead / np.linalg.norm(ahead)
     turn = rng.choice([-1, 1]) * rng.beta(1.2, 2.2) * 1.45
-    way = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]) @ ahead
+    way = turned(ahead, turn)
     target = np.array([eyes[0], eyes[1], (top[2] + chin[2]) / 2 - 0.06 * tall]) - ahead * 0.03
     aside = np.array([-way[1], way[0], 0])
-    wide = 1.35 * 1.7 ** rng.beta(1, 1.6)
-    target = (
-        target + aside * rng.uniform(-0.22, 0.22) * tall * wide / 1.5 - np.array([0, 0, (wide - 1.35) * 0.3 * tall])
-    )
+    wide = rng.uniform(1.7, 2.2) if side else 1.35 * 1.7 ** rng.beta(1, 1.6)
+    # ``aside`` is the camera's left; beside company there is room for it.
+    slid = -0.25 * side if side else rng.uniform(-0.22, 0.22)
+    target = target + aside * slid * tall * wide / 1.5 - np.array([0, 0, (wide - 1.35) * 0.3 * tall])
     focal = 2.36 * height
     distance = wide * tall / height * focal
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
@@ -76,28 +105,32 @@ def camera(someone: PersonMesh, width: int, rng: np.random.Generator) -> Camera:
     tilt = rng.normal(0, 0.05)
     rolled = np.eye(4)
     rolled[:2, :2] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
-    return Camera(K, rolled @ look_at(eye, target), width, height, "face")
+    return Camera(K, rolled @ look_at(eye, target), width, height, "face", "photographic")
 
 
 def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8."""
     someone = person(number)
     rng = generator(SEED, "portrait", number)
-    view = camera(someone, width, rng)
-    # One light in three is a lamp near by or the low sun: hard, with deep shadows; the rest is mild.
+    side = int(rng.choice([-1, 1])) if number in BESIDE else 0
+    view = camera(someone, width, side, rng)
+    # Two in five have a hard lamp beside the surroundings' own light: a flash, the low sun.
     hard = rng.random() < 0.4
-    prior = LightPrior(strength=(0.3, 0.45) if hard else (0.6, 1.1))
+    prior = LightPrior(strength=(0.4, 0.6) if hard else (0.9, 1.6))
     light = lighting.draw_lighting(prior, lighting.environments(prior, Path()), rng)
     # Down, and with the camera's view or across it.
     ahead = view.world_to_camera[2, :3] * [1, 1, 0]
     swing = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
-    way = np.array([np.cos(swing) * ahead[0] - np.sin(swing) * ahead[1], np.sin(swing) * ahead[0] + np.cos(swing) * ahead[1],
-                    rng.uniform(-0.8, -0.3)])  # fmt: skip
-    power = float(rng.uniform(2.4, 3.8) if hard else rng.uniform(0.6, 1.6))
-    light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), power, 1.5 if hard else 8.0))
-    scene = Scene([someone], view, light, SEED + number)
+    way = turned(ahead, swing) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
+    if hard:
+        light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
+    people = [someone]
+    if side:
+        people.append(company(number, someone, view, side, rng))
+    people = merged(people, merging(people, view))
+    scene = Scene(people, view, light, SEED + number)
     frame = engine.render(scene, None)
-    return lighting.composite(frame.rgba, lighting.behind(scene))
+    return response.composite(frame.rgba, lighting.behind(scene), view.response)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from manifests.frames import look_at
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
-from render import lighting
+from render import lighting, response
 from render.assets.anny import AnnyPeople
 from render.blender.engine import BlenderEngine
 from render.placement import moved
@@ -79,7 +79,7 @@ def main() -> None:
     scene = Scene(people, view, light, SEED, Backdrop("ground", ground, light.rights), True)
     with tempfile.TemporaryDirectory() as scratch:
         frame = BlenderEngine(Engine(samples=samples, denoiser="balanced"), 2, Path(scratch)).render(scene, None)
-    picture = lighting.composite(frame.rgba, lighting.behind(scene))
+    picture = response.composite(frame.rgba, lighting.behind(scene))
     Image.fromarray(picture).save(Path(__file__).parent / "people.png", optimize=True)
 
 

@@ -40,7 +40,7 @@ def export(
     With ``split`` that split's rows stand in ``out`` itself; without, each split has a sub-folder, so that held-out
     people never mix with the others. ``export.json`` states frames, units and licences; ``samples.jsonl`` names the
     file stem, number (synthhuman's files are numbered), sample, people and rights of every row. The folder is written
-    as ``out``.partial-XXXXXXXX and renamed when whole. Raises InputError where a format, split or field is
+    as ``out``.partial- and a random suffix, and renamed when whole. Raises InputError where a format, split or field is
     missing, ``out`` is not empty, or a row's rights forbid redistribution; StorageError when the disk refuses.
     """
     if name not in EXPORTERS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
@@ -76,6 +76,9 @@ class CameraPrior(Model):
     )
     truncated: Share = Field(0.0, description="share of samples whose subject is pushed over the frame's edge")
     occluded: Share = Field(0.0, description="share of samples with company in which someone stands before the subject")
+    response: Literal["srgb", "photographic"] = Field(
+        "srgb", description="the sRGB curve alone, or with the contrast and saturation of photographs"
+    )
     min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")
 
 

@@ -301,20 +301,25 @@ def datasets(folder: str) -> list[str]:
     from manifests.store import LocalStore, open_store
 
     root = open_store(folder)
-    if isinstance(root, LocalStore) and root.root.is_file():
-        raise InputError(f"{folder}: is a file; give a folder such as runs/quickstart or runs/quickstart/render")
-    found = [p for p in (root.url, f"{root.url}/render", f"{root.url}/curate") if open_store(p).names("manifest")]
-    if not found:
-        what = "neither a run nor a dataset (no manifest/ inside)"
-        if isinstance(root, LocalStore) and not root.root.exists():
-            what = "no such folder"
-        elif isinstance(root, LocalStore) and (root.root / "job.yaml").is_file():
-            raise InputError(
-                f"{folder}: this run has no finished dataset: it was interrupted, or kept nothing. Give its `maquette run` again to go "
-                "on; why photographs were dropped stands in the report (`maquette report`)"
-            )
-        raise InputError(f"{folder}: {what}; give a folder such as runs/quickstart or runs/quickstart/render")
-    return found
+    place = root.root if isinstance(root, LocalStore) else None
+    isfile = place is not None and place.is_file()
+    found = (
+        []
+        if isfile
+        else [p for p in (root.url, f"{root.url}/render", f"{root.url}/curate") if open_store(p).names("manifest")]
+    )
+    if found:
+        return found
+    if place is not None and (place / "job.yaml").is_file():
+        raise InputError(
+            f"{folder}: this run has no finished dataset: it was interrupted, or kept nothing. Give its `maquette run` again to go "
+            "on; why photographs were dropped stands in the report (`maquette report`)"
+        )
+    missing = place is not None and not place.exists()
+    what = (
+        "is a file" if isfile else "no such folder" if missing else "neither a run nor a dataset (no manifest/ inside)"
+    )
+    raise InputError(f"{folder}: {what}; give a folder such as runs/quickstart or runs/quickstart/render")
 
 
 def _one(folder: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from manifests.errors import InputError
 from manifests.job import FinetuneStage, Job, PretrainStage
 from manifests.plan import check_splits
 from pipeline.progress import seconds, size
@@ -91,7 +93,11 @@ def show(job: Job, root: Path) -> None:
 def _train_s_per_mpx(section: PretrainStage | FinetuneStage) -> float:
     if section.model == "tiny":
         return TINY_S_PER_MPX
-    # Counting layers needs torch, which takes seconds to import.
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(
+            f"the time of {section.model} is counted with torch, which is not installed; install maquette[train]"
+        )
+    # It takes seconds to import.
     from training.backbones import SIZES
     from training.budget import encoder_flops
     from training.heads import stride_of

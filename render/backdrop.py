@@ -11,7 +11,8 @@ import numpy as np
 from manifests import photo
 from manifests.errors import InputError, PhotoError, SampleRejected
 from manifests.priors import BackgroundPrior
-from render.lighting import MEAN_RADIANCE, linear, mean_radiance
+from render.lighting import MEAN_RADIANCE, mean_radiance
+from render.response import radiance
 from render.scene import Backdrop, Camera, Lamp, Lighting
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -74,7 +75,7 @@ def estimated_light(backdrop: Backdrop, camera: Camera, lamps: list[Lamp], scrat
     and strength is brought to the same mean as any map's. ``scratch``: folder for the map's file.
     """
     forward = camera.world_to_camera[2, :3]
-    colours = linear(cv2.resize(backdrop.picture, (8, 8), interpolation=cv2.INTER_AREA))
+    colours = radiance(cv2.resize(backdrop.picture, (8, 8), interpolation=cv2.INTER_AREA), camera.response)
     # Half the sphere in front holds the picture, the half behind its mirror image: no seam.
     around = np.concatenate([colours, colours[:, ::-1]], axis=1)
     around = np.roll(around, 4, axis=1)

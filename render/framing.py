@@ -125,7 +125,7 @@ def _aim(
     # A drawn shift never pushes the subject out: that is what `truncated` is for.
     room = np.minimum(-uv.min(0), 0), np.maximum((width, height) - uv.max(0), 0)
     shift = np.clip(shift, 0.8 * room[0], 0.8 * room[1])
-    return Camera(K, _shifted(pose, shift / focal_px * distance), width, height, framing)
+    return Camera(K, _shifted(pose, shift / focal_px * distance), width, height, framing, prior.response)
 
 
 def _cut(camera: Camera, points: np.ndarray, rng: np.random.Generator) -> Camera:

@@ -15,6 +15,7 @@ import numpy as np
 from manifests.errors import InputError
 from manifests.frames import camera_rays, equirect_uv
 from manifests.priors import LightPrior
+from render import response
 from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
 
 SUFFIXES = (".exr", ".hdr")
@@ -141,7 +142,7 @@ def behind(scene: Scene) -> np.ndarray:
     """(H, W, 3) float32 linear: what shows where nobody is, the photograph or the environment."""
     if scene.backdrop is None:
         return background(scene.camera, scene.lighting)
-    return linear(scene.backdrop.picture)
+    return response.radiance(scene.backdrop.picture, scene.camera.response)
 
 
 @functools.lru_cache(maxsize=64)
@@ -191,24 +192,6 @@ def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
             distance = np.linalg.norm(lamp.position - [0.0, 0.0, CHEST_M])
             light = light + facing * lamp.strength / (np.pi * distance) ** 2
     return light
-
-
-def composite(rgba: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB: premultiplied linear ``rgba`` (H, W, 4) over linear ``behind`` (H, W, 3)."""
-    radiance = rgba[..., :3] + behind * (1 - np.clip(rgba[..., 3:], 0, 1))
-    return np.rint(srgb(radiance) * 255).astype(np.uint8)
-
-
-def linear(picture: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1 backwards: uint8 sRGB of any shape -> float32 linear Rec.709 in [0, 1]."""
-    x = picture.astype(np.float32) / 255
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def srgb(radiance: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1: linear Rec.709 -> sRGB in [0, 1], any shape."""
-    x = np.clip(radiance, 0, 1)
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055)
 
 
 def _sha256(path: Path) -> str:

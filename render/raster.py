@@ -20,7 +20,7 @@ import numpy as np
 
 from manifests.errors import InputError
 from manifests.frames import opengl_from_opencv, to_camera
-from render import lighting
+from render import lighting, response
 from render.scene import UNSEEN_ALPHA, Camera, Material, PersonMesh, Scene
 from render.strands import solid
 
@@ -51,7 +51,7 @@ class Raster:
         """(H, W, 3) uint8 sRGB: the people in their light, before what is behind them."""
         light = scene.lighting
         rgba, _ = self.layers(scene.people, scene.camera, lambda normals: lighting.irradiance(light, normals))
-        return over(rgba, lighting.srgb(lighting.behind(scene)) * 255)
+        return over(rgba, response.developed(lighting.behind(scene), scene.camera.response))
 
     def layers(self, people: list[PersonMesh], camera: Camera, light: Light) -> tuple[np.ndarray, np.ndarray]:
         """The people alone: (H, W, 4) uint8 sRGB, premultiplied by coverage, and (H, W) float32 planar depth in metres.

@@ -41,6 +41,7 @@ class Material:
     ior: float = 0.0
     bump: float = 0.0
     bump_scale: float = 200.0
+    bump_m: float = 0.002
 
 
 @dataclasses.dataclass
@@ -153,13 +154,16 @@ class PersonMesh:
 
 @dataclasses.dataclass
 class Camera:
-    """``K``: (3, 3) float64 px. ``world_to_camera``: (4, 4) float64 (OpenCV). ``framing``: face, upper or full."""
+    """``K``: (3, 3) float64 px. ``world_to_camera``: (4, 4) float64 (OpenCV). ``framing``: face, upper or full.
+    ``response``: of `render.response`.
+    """
 
     K: np.ndarray
     world_to_camera: np.ndarray
     width: int
     height: int
     framing: str
+    response: str = "srgb"
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import os
 import shutil
@@ -21,7 +22,7 @@ from manifests.job import RenderStage
 from manifests.plan import Identity, SampleSpec, split_of
 from manifests.sample import Person, RenderedSample
 from manifests.seeds import generator
-from render import backdrop, lighting
+from render import backdrop, lighting, response
 from render.assets import Source, source_of
 from render.framing import ATTEMPTS, draw_camera
 from render.groundtruth import coverage, embree, keypoints, silhouette, verify
@@ -78,6 +79,15 @@ def cores_seen(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
+def hand_back() -> None:
+    """Give pages that are free inside malloc's heap back to the system, where the C library can (glibc).
+
+    People of strands leave the heap in tatters: 260 MB of a worker's 1,800, growing; 15 ms a frame (measured).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 class Renderer:
     """One Blender and one set of assets per worker process, kept from sample to sample."""
 
@@ -100,6 +110,7 @@ class Renderer:
         drawn = time.perf_counter() - started
         sample = self.shoot(spec, scene)
         self.seconds = {"assets": drawn, **self.seconds}
+        hand_back()
         return sample
 
     def shoot(self, spec: SampleSpec, scene: Scene) -> RenderedSample:
@@ -165,7 +176,9 @@ def finish(frame: Frame, truth: embree.Truth, caster: embree.Caster, scene: Scen
     covered = coverage.refined(np.clip(covered, 0, 1), strand, scene.camera, caster)
     # With shadows the film's alpha is the people's no more, and the shadow under a foot has its own share of an edge.
     rgba = frame.rgba if scene.shadows else silhouette.premultiplied(frame.rgba, covered)
-    return lighting.composite(rgba, lighting.behind(scene)), np.rint(covered * 255).astype(np.uint8)
+    return response.composite(rgba, lighting.behind(scene), scene.camera.response), np.rint(covered * 255).astype(
+        np.uint8
+    )
 
 
 class Studio:

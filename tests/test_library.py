@@ -18,7 +18,7 @@ from manifests.errors import AssetError, InputError
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
-from render import lighting
+from render import lighting, response
 from render.assets import library, scan, source_of
 from render.assets.files import ScanFiles
 from render.assets.thuman import ArraysOnly, fit_scale
@@ -84,7 +84,7 @@ def shoot(engine, person: PersonMesh, see_through: bool = True) -> tuple[np.ndar
     truth = embree.cast([person], CAMERA, see_through)
     frame = engine.render(scene, embree.region([person], CAMERA))
     share = verify.agreement(truth.depth, truth.mask, frame.depth, 1e-4, truth.layered)
-    return lighting.composite(frame.rgba, np.zeros((H, W, 3), np.float32)), truth, share
+    return response.composite(frame.rgba, np.zeros((H, W, 3), np.float32)), truth, share
 
 
 def table(folder: Path, **settings) -> dict[str, dict]:

@@ -14,7 +14,7 @@ from scipy import stats
 from manifests import frames, plan
 from manifests.errors import SampleRejected
 from manifests.job import AnnySource, Engine, RenderStage
-from manifests.priors import BackgroundPrior, PeoplePrior
+from manifests.priors import BackgroundPrior, CameraPrior, PeoplePrior
 from manifests.seeds import generator
 from pipeline import diversity
 from render import backdrop, lighting, textures
@@ -22,7 +22,7 @@ from render.assets import source_of
 from render.groundtruth import embree
 from render.placement import moved, stand_together
 from render.scene import Backdrop, Camera, Lamp, Lighting, PersonMesh, Scene
-from render.stage import Studio, describe
+from render.stage import Studio, describe, finish
 from tests import bodies
 
 SCENES = 100
@@ -335,6 +335,37 @@ def test_a_view_rendered_after_others_has_the_bytes_of_one_rendered_alone(tmp_pa
     assert np.array_equal(after[2].rgba, alone.rgba)
     assert np.array_equal(after[2].depth, alone.depth)
     assert after[2].seconds["build"] < after[0].seconds["build"]
+
+
+@pytest.mark.engine
+def test_a_response_changes_how_people_look_and_nothing_else(tmp_path):
+    import cv2
+
+    from render.blender.engine import BlenderEngine
+
+    asked = STAGE.model_copy(update={"camera": CameraPrior(response="photographic")})
+    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in Bodies().identities()]
+    studio = Studio(asked, Path("/"), tmp_path, [Bodies()])
+    assert studio.scene(plan.sample_spec(asked, "d" * 64, pool, 0)).camera.response == "photographic"
+    cv2.imwrite(str(tmp_path / "sky.hdr"), np.full((16, 32, 3), 0.3, np.float32))
+    light = Lighting("sky", str(tmp_path / "sky.hdr"), 0.0, 1.0, {})
+    people = [bodies.person("egg", bodies.egg(np.random.default_rng(0)))]
+    K = np.array([[120.0, 0, 48], [0, 120.0, 64], [0, 0, 1]])
+    camera = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 96, 128, "full")
+    wall = Backdrop("wall", np.random.default_rng(1).integers(0, 256, (128, 96, 3)).astype(np.uint8), {})
+    engine = BlenderEngine(Engine(samples=4), 1, tmp_path)
+    made = []
+    for kind in ("srgb", "photographic"):
+        scene = Scene(people, dataclasses.replace(camera, response=kind), light, 0, wall)
+        caster = embree.Caster(people, camera.world_to_camera)
+        truth = embree.cast(people, scene.camera, caster=caster)
+        made.append(finish(engine.render(scene, None), truth, caster, scene))
+    (plain, alpha), (photo, same) = made
+    assert np.array_equal(alpha, same)
+    assert (plain[alpha == 0] == wall.picture[alpha == 0]).all()
+    assert (photo[alpha == 0] == wall.picture[alpha == 0]).all()
+    whole = alpha == 255
+    assert photo[whole].astype(float).std() > 1.1 * plain[whole].astype(float).std()
 
 
 @pytest.mark.soak

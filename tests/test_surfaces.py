@@ -14,7 +14,7 @@ from manifests import frames
 from manifests.assets import FilesSource
 from manifests.job import Engine
 from manifests.seeds import generator
-from render import lighting
+from render import response
 from render.assets.files import ScanFiles
 from render.groundtruth import embree, verify
 from render.scene import Camera, Lighting, Material, PersonMesh, Scene
@@ -77,7 +77,7 @@ def shoot(light, tmp_path_factory):
         truth = embree.cast([person], camera, see_through, ("albedo",))
         frame = engine.render(Scene([person], camera, light, 1), None)
         share = verify.agreement(truth.depth, truth.mask, frame.depth, 1e-4, truth.layered)
-        picture = lighting.composite(frame.rgba, np.zeros((H, W, 3), np.float32))
+        picture = response.composite(frame.rgba, np.zeros((H, W, 3), np.float32))
         return picture, frame.coverage, truth, share
 
     return take

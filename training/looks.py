@@ -48,9 +48,8 @@ def draw(
         size = (pretrain.height, pretrain.width)
         _write(folder / "reconstruction.png", [reconstructions(model.eval(), p, size, RATIOS) for p in shown])
     for settings, dense in finetunes:
-        if isinstance(dense.encoder, Encoder | ModernEncoder):
-            strips = [attended(dense.encoder, p, seen_by(settings)) for p in shown]
-            _write(folder / f"attention_{settings.name}.png", strips)
+        strips = [attended(dense.encoder, p, seen_by(settings)) for p in shown]  # type: ignore[arg-type]
+        _write(folder / f"attention_{settings.name}.png", strips)
 
 
 @torch.no_grad()
@@ -105,9 +104,10 @@ def attended(encoder: Encoder | ModernEncoder, rgb: np.ndarray, size: tuple[int,
     y, x = (p * patch for p in asks)
     cv2.rectangle(marked, (x, y), (x + patch - 1, y + patch - 1), (201, 100, 66), 1)
     out = [marked]
-    for weight in attention(encoder, image, blocks):
-        mine = weight[0].mean(dim=0)[-grid[0] * grid[1] + asks[0] * grid[1] + asks[1], -grid[0] * grid[1] :]
-        field = mine.reshape(grid).cpu().numpy()
+    cells = grid[0] * grid[1]
+    from_end = cells - asks[0] * grid[1] - asks[1]
+    for weight in attention(encoder, image, blocks, from_end):
+        field = weight[0, :, 0, -cells:].mean(dim=0).reshape(grid).cpu().numpy()
         field = cv2.resize(field / field.max(), size[::-1], interpolation=cv2.INTER_NEAREST)
         heat = cv2.applyColorMap((255 * field).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
         out.append((0.35 * first + 0.65 * heat).astype(np.uint8))
@@ -115,23 +115,23 @@ def attended(encoder: Encoder | ModernEncoder, rgb: np.ndarray, size: tuple[int,
 
 
 @torch.no_grad()
-def attention(encoder: Encoder | ModernEncoder, image: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+def attention(
+    encoder: Encoder | ModernEncoder, image: Tensor, blocks: Sequence[int], from_end: int | None = None
+) -> list[Tensor]:
     """(B, h, T, T) of each of ``blocks``: how much each token takes from each other; rows sum to 1. T: class token and
-    registers, if any, then patches.
+    registers, if any, then patches. ``from_end``: (B, h, 1, T) of the one token that many places before the end: whole
+    maps of a large picture are gigabytes.
     """
     found: dict[int, Tensor] = {}
 
     def note(place: int) -> Any:
         def hook(module: Attention | GroupedAttention, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0]
-            b, n, d = x.shape
-            if isinstance(module, GroupedAttention):
-                q, k, _ = module.split(*inputs)
-                # A key that several queries share.
-                k = k.repeat_interleave(module.heads // module.kv_heads, dim=1)
-            else:
-                q, k, _ = module.qkv(x).view(b, n, 3, module.heads, d // module.heads).permute(2, 0, 3, 1, 4)
-            found[place] = (q @ k.transpose(-2, -1) / (d // module.heads) ** 0.5).softmax(dim=-1)
+            q, k, _ = module.split(*inputs)
+            if from_end is not None:
+                q = q[:, :, q.shape[2] - from_end :][:, :, :1]
+            # A key that several queries share.
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+            found[place] = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-1)
 
         return hook
 

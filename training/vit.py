@@ -50,13 +50,17 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, first: int = 0, ready: Tensor | None = None) -> Tensor:
+        q, k, v = self.split(x, first, ready)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def split(self, x: Tensor, first: int = 0, ready: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D), and the product ``ready`` of more tokens -> queries from ``first`` on, keys, values: (B, H, T, C)."""
         qkv: Tensor = self.qkv(x)
         if ready is not None:
             qkv = torch.cat([qkv, ready], dim=1)
-        b, n, d = qkv.shape[0], qkv.shape[1], x.shape[2]
-        q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q[:, :, first:], k, v)
-        return self.proj(out.transpose(1, 2).reshape(b, n - first, d))
+        q, k, v = qkv.view(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q[:, :, first:], k, v
 
 
 class Block(nn.Module):

@@ -22,8 +22,8 @@ from manifests.frames import Z_UP_FROM_Y_UP
 from manifests.parts import UNLABELLED
 from render.assets.files import imported
 from render.assets.references import as_read, gltf_tree, refuse_outside
-from render.lighting import linear
 from render.people.glb import ATTRIBUTE, classes
+from render.response import linear
 from render.scene import EMPTY, Material, Mesh, Pose, Scan
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")

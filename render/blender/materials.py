@@ -29,8 +29,8 @@ def build_material(material: Material, aov: str | None = None) -> Any:
     inputs["Specular IOR Level"].default_value = material.specular
     if material.subsurface > 0:
         inputs["Subsurface Weight"].default_value = material.subsurface
-        # Mean free paths of skin, red reaching deepest; metres.
-        inputs["Subsurface Radius"].default_value = (0.010, 0.0035, 0.002)
+        # Mean free paths of skin, red reaching deepest; metres (Jensen et al. 2001, skin 1).
+        inputs["Subsurface Radius"].default_value = (0.0037, 0.0014, 0.0007)
         inputs["Subsurface Scale"].default_value = 1.0
     surface = shader.outputs["BSDF"]
     if material.base_color_texture is not None:
@@ -60,7 +60,7 @@ def build_material(material: Material, aov: str | None = None) -> Any:
         coordinates = nodes.new("ShaderNodeTexCoord")
         noise.inputs["Scale"].default_value = material.bump_scale
         bump.inputs["Strength"].default_value = material.bump
-        bump.inputs["Distance"].default_value = 0.002
+        bump.inputs["Distance"].default_value = material.bump_m
         links.new(coordinates.outputs["Object"], noise.inputs["Vector"])
         links.new(noise.outputs["Fac"], bump.inputs["Height"])
         if material.normal_texture is not None:

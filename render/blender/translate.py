@@ -22,7 +22,7 @@ from manifests.errors import PhotoError
 from manifests.photo import FORMATS, MAX_BYTES, header
 from render.assets.cache import MAX_TEXTURE_PX
 from render.assets.references import beside
-from render.lighting import linear, srgb
+from render.response import linear, srgb
 from render.scene import Material, Scan
 
 GREY = (0.5, 0.5, 0.5)

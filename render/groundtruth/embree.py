@@ -16,7 +16,7 @@ from embreex.rtcore_scene import EmbreeScene
 from manifests.frames import camera_rays, to_camera
 from render.groundtruth.locks import Locks
 from render.groundtruth.surface import albedo, bent_normals, sample_texture, tangents
-from render.lighting import srgb
+from render.response import srgb
 from render.scene import UNSEEN_ALPHA, Camera, PersonMesh
 from render.strands import outline
 

@@ -23,7 +23,7 @@ def sample_texture(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
 
 def albedo(mesh: Mesh, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N, 3) uint8 sRGB base colour at hits: the texture, else the corners' own colours, else the material's."""
-    from render.lighting import srgb
+    from render.response import srgb
 
     out = np.zeros((len(face), 3))
     for _, material, on, uv in _by_material(mesh, face, weights):

@@ -21,6 +21,8 @@ from render.scene import Material
 HEAD_PX, BODY_PX = 1024, 512
 # Mean free paths that shade a face softly; Material scales skin's own radii.
 SUBSURFACE = 0.35
+# Skin's index of refraction is 1.4, and 0.5 stands for 1.5: F0 of 0.028 over 0.04, halved.
+SPECULAR = 0.35
 
 
 class Complexions:
@@ -50,12 +52,22 @@ class Complexions:
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
     def materials(self, skin: Skin) -> dict[str, Material]:
         """ "head", "skin" (all else) and "nails"."""
-        rough = 0.54 - 0.15 * skin.oil
-        head = Material("head", skin.colour, roughness=rough, subsurface=SUBSURFACE, bump=0.10, bump_scale=900.0)
+        rough = 0.60 - 0.14 * skin.oil
+        head = Material(
+            "head", skin.colour, roughness=rough, specular=SPECULAR, subsurface=SUBSURFACE, bump=0.10, bump_scale=900.0
+        )
         head.base_color_texture, height = self._head(skin)
         head.normal_texture = _normals(height, self.head.size_m)
         head.roughness_texture = self._rough(skin, rough)
-        body = Material("skin", skin.colour, roughness=rough + 0.04, subsurface=SUBSURFACE, bump=0.12, bump_scale=600.0)
+        body = Material(
+            "skin",
+            skin.colour,
+            roughness=rough + 0.04,
+            specular=SPECULAR,
+            subsurface=SUBSURFACE,
+            bump=0.12,
+            bump_scale=600.0,
+        )
         body.base_color_texture = self._body(skin)
         nails = Material("nails", nail_colour(skin), roughness=0.16 if skin.polish else 0.28, subsurface=0.1)
         return {"head": head, "skin": body, "nails": nails}
@@ -69,9 +81,11 @@ class Complexions:
         red = skin.blush * (1 - 0.55 * dark)
         flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
         flush += 0.25 * m["lids"] + 0.16
-        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.76, 0.74))
+        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.03, 0.66, 0.64))
         blotch = _clouds(rng, 9, 4)
-        _tint(rgb, blotch * 0.55, (1.03, 0.90, 0.88))
+        _tint(rgb, blotch * 0.8, (1.04, 0.84, 0.80))
+        # Sun and pigment differ over a face by a tenth.
+        _tint(rgb, _clouds(rng, 4, 3), (0.86, 0.84, 0.82))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
         _tint(rgb, m["under_eye"] * (0.25 + 0.75 * skin.tired), (0.80, 0.72, 0.80))
         _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
@@ -158,7 +172,7 @@ class Complexions:
         """A quarter of the head's texels: the middle of the face and the lips shine more."""
         m = {k: cv2.resize(self.face.masks[k], (HEAD_PX // 4,) * 2) for k in ("nose", "forehead", "chin", "lips")}
         shine = (0.5 + 0.5 * skin.oil) * np.clip(m["nose"] + 0.7 * m["forehead"] + 0.5 * m["chin"], 0, 1)
-        value = level - 0.14 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
+        value = level - 0.10 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
         grey = np.rint(np.clip(value, 0.15, 1) * 255).astype(np.uint8)
         return np.dstack([grey, grey, grey, np.full_like(grey, 255)])
 

@@ -38,9 +38,9 @@ class Fabric:
 
 
 FABRICS = {
-    "jersey": Fabric(0.88, 0.2, 0.08, 0.00025, 0.05, 0.1),
-    "woven": Fabric(0.82, 0.25, 0.08, 0.0003, 0.05, 0.35),
-    "knit": Fabric(0.95, 0.1, 0.10, 0.0016, 0.10, 0.5),
+    "jersey": Fabric(0.88, 0.2, 0.08, 0.00010, 0.05, 0.1),
+    "woven": Fabric(0.82, 0.25, 0.08, 0.00012, 0.05, 0.35),
+    "knit": Fabric(0.95, 0.1, 0.10, 0.0009, 0.10, 0.5),
     "fleece": Fabric(0.95, 0.1, 0.12, 0.0006, 0.06, 0.5),
     "wool": Fabric(0.93, 0.12, 0.12, 0.0007, 0.14, 0.7),
     "denim": Fabric(0.85, 0.2, 0.10, 0.0005, 0.12, 0.65),
@@ -82,6 +82,8 @@ def material(name: str, wear: Wear) -> Material:
     """The surface of one garment."""
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
+    # Cloth that was worn: creases of some centimetres, fewer the stiffer it is.
+    made.bump, made.bump_scale, made.bump_m = 0.8 - 0.6 * fabric.stiff, 14.0, 0.03
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)
@@ -112,7 +114,7 @@ def picture(path: str) -> np.ndarray:
 def weave(fabric: str, repeats: int) -> np.ndarray:
     """(P, P, 4) uint8 tangent-space normals of ``repeats`` by ``repeats`` tiles of a fabric's relief."""
     px = min(PX * repeats, 512)
-    depth, tile = (0.0012, 0.08) if fabric == "rib" else (FABRICS[fabric].relief_m, FABRICS[fabric].tile_m)
+    depth, tile = (0.0008, 0.08) if fabric == "rib" else (FABRICS[fabric].relief_m, FABRICS[fabric].tile_m)
     y, x = (g * repeats for g in np.mgrid[0:px, 0:px] / px)
     height = RELIEFS[fabric](x % 1, y % 1, px // repeats) * depth
     step = tile * repeats / px
@@ -163,7 +165,7 @@ RELIEFS = {
     "woven": lambda x, y, px: np.where(
         ((x * 40).astype(int) + (y * 40).astype(int)) % 2 == 0, _wavy(x, 40), _wavy(y, 40)
     ),
-    "knit": lambda x, y, px: _stitches(x, y, 16, 18),
+    "knit": lambda x, y, px: _stitches(x, y, 24, 27),
     "fleece": lambda x, y, px: _spread(_noise(px, 48, 5), x),
     "wool": lambda x, y, px: 0.6 * _spread(_noise(px, 56, 9), x) + 0.4 * _wavy(x + y, 20),
     "denim": lambda x, y, px: _wavy(x + y, 44) * (0.7 + 0.3 * _wavy(x, 44)),

@@ -34,7 +34,7 @@ SIDED = [
 FULL_LOOK_DEG = {"eyeLookUp": 25.0, "eyeLookDown": 30.0, "eyeLookIn": 35.0, "eyeLookOut": 35.0}
 # Jaws that open this far and no farther leave the lips whole.
 MOST = {"jawOpen": 0.85, "mouthFunnel": 0.7, "mouthPucker": 0.8, "mouthClose": 0.5, "tongueOut": 0.8}
-FAMILY_SHARES = {"neutral": 3.0, "happy": 3.0, "speech": 3.0, "emotion": 2.0, "habit": 1.5}
+FAMILY_SHARES = {"neutral": 2.5, "happy": 5.0, "speech": 2.0, "emotion": 1.5, "habit": 1.0}
 SIDE_SPREAD, ODD_SHARE = 0.08, 0.12
 
 
@@ -45,7 +45,8 @@ def draw_face(rng: np.random.Generator, moving: bool = False) -> tuple[str, dict
     family = families[rng.choice(len(families), p=weights / weights.sum())]
     names = list(MIXES[family])
     name = names[rng.integers(len(names))]
-    strength = rng.uniform(0.45, 1.0) if family != "neutral" else rng.uniform(0.5, 1.0)
+    # Most faces that people show are slight: whole actions are the tail.
+    strength = 0.2 + 0.8 * (rng.beta(2.5, 1.8) if family == "happy" else rng.beta(1.5, 2.2))
     # Few faces favour one side plainly: a smirk, a raised brow.
     tilt = rng.normal(0, SIDE_SPREAD) + (rng.choice([-0.5, 0.5]) if rng.random() < ODD_SHARE else 0.0)
     actions: dict[str, float] = {}

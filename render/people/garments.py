@@ -22,6 +22,7 @@ class Garment:
     ``sleeve``: of the arm, shoulder to wrist; None = no arms. ``hem``: of the trunk, crotch 0 to waist 1, where the trunk
     part ends below; None = it goes on into legs. ``rise``: the same, where it ends above; None = at ``neck``, from the
     neck's upper joint, of its length. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end.
+    ``scoop``: how much lower than ``neck`` one of its kind may be cut, of the neck's length.
     ``tail``: length of a skirt, of the leg; None = no skirt.
     ``ease_m``: room at the tightest and at the loosest fit. ``thick_m``: of its own cloth. ``snug``: share of
     the ease that is left at its upper end (neck or waist), at the ends of sleeves or legs, and at the trunk's lower hem.
@@ -32,6 +33,7 @@ class Garment:
     hem: float | None = None
     rise: float | None = None
     neck: float | None = None
+    scoop: float = 0.0
     leg: float | None = None
     above: float | None = None
     tail: float | None = None
@@ -140,14 +142,21 @@ def _along(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray
     return (points - start) @ axis / np.linalg.norm(axis)
 
 
+def drawn_cut(garment: Garment, rng: np.random.Generator) -> Garment:
+    """``garment`` with a neckline of its own: high, round or wide."""
+    if garment.neck is None or not garment.scoop:
+        return garment
+    return dataclasses.replace(garment, neck=garment.neck + garment.scoop * float(rng.random()))
+
+
 UPPER, LOWER = "Upper_Clothing", "Lower_Clothing"
 GARMENTS = {
-    "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.24, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
+    "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.24, scoop=0.3, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
     "shirt": Garment(
         UPPER, sleeve=1.0, hem=0.36, neck=1.08, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
     ),
     "jumper": Garment(
-        UPPER, sleeve=1.0, hem=0.45, neck=1.2, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)
+        UPPER, sleeve=1.0, hem=0.45, neck=1.16, scoop=0.25, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "hoodie": Garment(
         UPPER, sleeve=1.0, hem=0.40, neck=1.22, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
@@ -155,7 +164,9 @@ GARMENTS = {
     "coat": Garment(
         UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)
     ),
-    "dress": Garment(UPPER, sleeve=0.3, hem=0.75, neck=1.45, tail=0.45, ease_m=(0.003, 0.014), snug=(0.1, 0.7, 0.2)),
+    "dress": Garment(
+        UPPER, sleeve=0.3, hem=0.75, neck=1.4, scoop=0.2, tail=0.45, ease_m=(0.003, 0.014), snug=(0.1, 0.7, 0.2)
+    ),
     "skirt": Garment(LOWER, tail=0.5, ease_m=(0.002, 0.012)),
     "trousers": Garment(LOWER, leg=1.0, rise=0.75, ease_m=(0.004, 0.03), snug=(0.05, 0.9, 0.9)),
     "jeans": Garment(LOWER, leg=1.0, rise=0.72, ease_m=(0.003, 0.018), thick_m=0.003, snug=(0.05, 0.9, 0.9)),

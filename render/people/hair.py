@@ -13,7 +13,6 @@ import numpy as np
 
 from manifests.parts import ID
 from manifests.seeds import generator
-from render.lighting import srgb
 from render.people.body import Body, Posed, groups
 from render.people.hair_face import beard, brows
 from render.people.hair_gather import gathered
@@ -25,6 +24,7 @@ from render.people.headwear import Hat, rigid
 from render.people.parts import KINDS
 from render.people.piece import Piece
 from render.people.shell import normals_of
+from render.response import srgb
 from render.scene import Material, Mesh, Strands
 
 # Hair is at its full density and length this far inside the hairline, head units: 11 mm on an adult.

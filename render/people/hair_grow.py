@@ -139,7 +139,10 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     strands = _clumped(style, strands, at, flow, rng)
     strands = _curled(style, strands, rng)
     flat = strands[:, 1:].reshape(-1, 3)
-    strands[:, 1:] = head.room.out(flat, 0.0008).reshape(n, k - 1, 3)
+    # On the shoulders hair lies some millimetres thick, and cloth has less detail than the room: thinner, half of it sank in.
+    past = np.clip(step * np.arange(1, k) / (head.size / 0.12) / 0.06 - 1.7, 0, 1)
+    floor = 0.0008 + past * (0.003 + 0.006 * layer[:, None])
+    strands[:, 1:] = head.room.out(flat, floor.ravel()).reshape(n, k - 1, 3)
     return strands
 
 

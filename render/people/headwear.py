@@ -62,6 +62,13 @@ def hat_on(kind: str, rest: np.ndarray, posed: np.ndarray, head: np.ndarray, eye
     if shape.loose:
         back = np.clip(-direction[:, :, 1] * -1, 0, 1) * np.clip(direction[:, :, 2], 0, 1)
         reach += shape.loose * tall * back
+    if shape.panels:
+        # Stiffened panels: steep sides, a flat top, and a seam between each two.
+        steep = 2 + 0.7 * np.clip(np.cos(azimuth), 0, 1) ** 0.5
+        above = np.clip(elevation - rim, 0, np.pi / 2)
+        reach *= (np.cos(above) ** steep + np.sin(above) ** steep) ** (-0.35 / steep)
+        seam = np.abs((azimuth / (2 * np.pi) * shape.panels) % 1 - 0.5) * 2
+        reach -= 0.0022 * np.where(seam > 0.9, 1.0, 0.35 * seam**4) * np.sin(np.pi * np.clip(lift * 1.6, 0, 1) / 2)
     dome = centre + direction * reach[..., None]
     points, quads, uv = _dome(dome, azimuth, reach, rim)
     extra = []
@@ -167,7 +174,9 @@ def _lining(dome: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Shares of the height from eyes to crown: where the rim is in front and behind, and what sits on it."""
+    """Shares of the height from eyes to crown: where the rim is in front and behind, and what sits on it. ``panels``:
+    that it is sewn of.
+    """
 
     front: float
     back: float
@@ -176,10 +185,11 @@ class Shape:
     cuff: float = 0.0
     visor: float = 0.0
     brim: float = 0.0
+    panels: int = 0
 
 
 HATS = {
     "beanie": Shape(front=0.46, back=0.02, crown=0.02, loose=0.18, cuff=0.38),
-    "cap": Shape(front=0.43, back=0.12, crown=0.01, visor=0.56),
+    "cap": Shape(front=0.43, back=0.12, crown=0.01, visor=0.56, panels=6),
     "brimmed": Shape(front=0.50, back=0.16, crown=0.16, brim=0.62),
 }

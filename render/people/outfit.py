@@ -108,7 +108,9 @@ class _Draw:
         if name in ("coat", "skirt"):
             fabric = "leather" if hide else fabric
         drawn = _one(rng, prior.patterns, PATTERNS)
-        patterned = slot in ("top", "bottom") and name in (*TOPS, "dress", "skirt") and fabric != "leather"
+        patterned = slot == "hat" or (
+            slot in ("top", "bottom") and name in (*TOPS, "dress", "skirt") and fabric != "leather"
+        )
         mixed = rng.random() < 0.3
         colours = PALETTES[int(rng.integers(4))] if mixed else self._palette
         colours = {"denim": DENIM, "leather": HIDE}.get(fabric, colours)

@@ -15,7 +15,7 @@ from render.people.body import Body, Posed, groups
 from render.people.cover import Cover, drawn_in
 from render.people.fabric import FABRICS, graphic, tile_m
 from render.people.footwear import SHOES, Feet, feet_of, sole, upper
-from render.people.garments import GARMENTS, Garment, marks_of
+from render.people.garments import GARMENTS, Garment, drawn_cut, marks_of
 from render.people.headwear import Hat, hat_on
 from render.people.layers import Layers, Worn
 from render.people.outfit import Outfit, Wear
@@ -73,7 +73,8 @@ class Tailor:
                 made = Garment("Shoe", thick_m=0.003)
                 layers.register(Worn(wear.name, made, piece, points, depth, False, np.zeros(len(piece.quads), bool)))
             elif wear.slot != "hat":
-                layers.put_on(wear.name, GARMENTS[wear.name], wear.fit, FABRICS[wear.fabric].stiff, rng)
+                garment = drawn_cut(GARMENTS[wear.name], generator(wear.seed, "cut"))
+                layers.put_on(wear.name, garment, wear.fit, FABRICS[wear.fabric].stiff, rng)
         cover = Cover(layers, self._under)
         cover.cloth()
         for k, worn in enumerate(layers.worn):

@@ -104,7 +104,14 @@ def _flat(value: float, azimuth: np.ndarray) -> np.ndarray:
 
 
 def _rib(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    profile = [(0.0005, -0.006), (0.0025, -0.003), (0.0025, 0.006), (0.0, 0.011), (-0.002, 0.010), (-0.002, -0.01)]
+    profile = [
+        (0.0005, -0.007),
+        (0.0024, -0.004),
+        (0.0018, 0.001),
+        (-0.0015, 0.005),
+        (-0.0035, 0.004),
+        (-0.0035, -0.01),
+    ]
     return [(_flat(o, azimuth), _flat(u, azimuth)) for o, u in profile]
 
 
