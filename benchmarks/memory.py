@@ -59,7 +59,9 @@ def main() -> None:
         figure.savefig(args.plot, dpi=110, bbox_inches="tight")
     seconds = (time.perf_counter() - started) / args.frames
     print(f"bpy {bpy.app.version_string}: {args.frames} frames, {seconds:.2f} s each")
-    print(f"{early:.0f} MB at frame 50, {late:.0f} MB at the end, by a line through all between: growth {late - early:.1f} MB")
+    print(
+        f"{early:.0f} MB at frame 50, {late:.0f} MB at the end, by a line through all between: growth {late - early:.1f} MB"
+    )
 
 
 if __name__ == "__main__":
