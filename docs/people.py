@@ -60,7 +60,7 @@ def camera(width: int) -> Camera:
     focal = 2.02 * width
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
     middle = np.array([0.0, (ROWS - 1) / 2 * BEHIND - 0.15, 0.66])
-    return Camera(K, look_at(middle + np.array([0.0, -22.0, 10.5]), middle), width, height, "full")
+    return Camera(K, look_at(middle + np.array([0.0, -22.0, 10.5]), middle), width, height, "full", "photographic")
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     scene = Scene(people, view, light, SEED, Backdrop("ground", ground, light.rights), True)
     with tempfile.TemporaryDirectory() as scratch:
         frame = BlenderEngine(Engine(samples=samples, denoiser="balanced"), 2, Path(scratch)).render(scene, None)
-    picture = response.composite(frame.rgba, lighting.behind(scene))
+    picture = response.composite(frame.rgba, lighting.behind(scene), view.response)
     Image.fromarray(picture).save(Path(__file__).parent / "people.png", optimize=True)
 
 

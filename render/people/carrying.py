@@ -54,8 +54,10 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
         ahead = -ahead
     left = np.cross(up, -ahead)
     foot = at["neck01"] + up * 0.1 * tall
-    neck = np.flatnonzero(wearer.limb == "neck")
-    cloud = np.concatenate([wearer.trunk, wearer.posed.vertices[neck]]) - foot
+    # The nape too, where a head leans back; never the jaw, which a scarf lies under.
+    skin = wearer.posed.vertices
+    nape = (wearer.limb == "head") & ((skin - foot) @ ahead < 0)
+    cloud = np.concatenate([wearer.trunk, skin[(wearer.limb == "neck") | nape]]) - foot
     flat = np.stack([cloud @ left, -(cloud @ ahead), cloud @ up], 1)
     turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     angle, far = np.arctan2(flat[:, 0], -flat[:, 1]), np.hypot(flat[:, 0], flat[:, 1])
