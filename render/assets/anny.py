@@ -211,7 +211,8 @@ def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -
         quads = local.reshape(-1, 4)
         points = (piece.vertices[used] + shift).astype(np.float32)
         triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-        kept = _area(points, triangles) > 1e-10
+        # Corners that are one point by construction; what a pose squeezes stays, or faces would go by pose.
+        kept = _area(piece.vertices[used], triangles) > 1e-16
         triangles = triangles[kept]
         part.append(np.tile(parts.of(piece.kind, piece.part, piece.quads, piece.vertices), 2)[kept])
         smooth = _smooth(points, triangles) if piece.normals is None else piece.normals[used]

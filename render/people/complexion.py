@@ -81,11 +81,11 @@ class Complexions:
         red = skin.blush * (1 - 0.55 * dark)
         flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
         flush += 0.25 * m["lids"] + 0.16
-        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.03, 0.66, 0.64))
+        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.74, 0.72))
         blotch = _clouds(rng, 9, 4)
-        _tint(rgb, blotch * 0.8, (1.04, 0.84, 0.80))
-        # Sun and pigment differ over a face by a tenth.
-        _tint(rgb, _clouds(rng, 4, 3), (0.86, 0.84, 0.82))
+        _tint(rgb, blotch * 0.7, (1.03, 0.87, 0.84))
+        # Sun and pigment differ over a face by a twelfth.
+        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 4, 3), (0.92, 0.91, 0.90))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
         _tint(rgb, m["under_eye"] * (0.25 + 0.75 * skin.tired), (0.80, 0.72, 0.80))
         _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))

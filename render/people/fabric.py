@@ -38,8 +38,8 @@ class Fabric:
 
 
 FABRICS = {
-    "jersey": Fabric(0.88, 0.2, 0.08, 0.00010, 0.05, 0.1),
-    "woven": Fabric(0.82, 0.25, 0.08, 0.00012, 0.05, 0.35),
+    "jersey": Fabric(0.88, 0.2, 0.08, 0.00006, 0.05, 0.1),
+    "woven": Fabric(0.82, 0.25, 0.08, 0.00006, 0.05, 0.35),
     "knit": Fabric(0.95, 0.1, 0.10, 0.0009, 0.10, 0.5),
     "fleece": Fabric(0.95, 0.1, 0.12, 0.0006, 0.06, 0.5),
     "wool": Fabric(0.93, 0.12, 0.12, 0.0007, 0.14, 0.7),
@@ -83,7 +83,7 @@ def material(name: str, wear: Wear) -> Material:
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
     # Cloth that was worn: creases of some centimetres, fewer the stiffer it is.
-    made.bump, made.bump_scale, made.bump_m = 0.8 - 0.6 * fabric.stiff, 14.0, 0.03
+    made.bump, made.bump_scale, made.bump_m = 0.8 - 0.6 * fabric.stiff, 14.0, 0.009
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)
