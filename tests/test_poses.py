@@ -285,7 +285,7 @@ def test_gestures_differ_by_the_distances_of_their_fingertips(body, rig):
 
 def test_faces_stay_plausible():
     seen = set()
-    for j in range(300):
+    for j in range(900):
         name, actions, eyes = face.draw_face(generator(9, "face", j))
         seen.add(name)
         assert all(0 < v <= 1 for v in actions.values())
