@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from manifests.seeds import generator
 from render.scene import Material, Mesh, PersonMesh
 
 RIGHTS = {"id": "made", "source": "test", "licence": "CC0-1.0", "consent": "none", "redistributable": True}
@@ -128,3 +129,15 @@ def veiled(rng: np.random.Generator) -> Mesh:
 
 
 KINDS = {"egg": egg, "cards": cards, "cloth": cloth, "veiled": veiled}
+
+
+class Pool:
+    """Thirty made figures, read by no engine."""
+
+    def identities(self) -> list[tuple[str, str, str]]:
+        return [(f"made/{i:02d}", str(i), "0" * 64) for i in range(30)]
+
+    def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
+        draw = generator(5, "made", int(key))
+        # Twelve rows are coarse and enough: what counts here is where people stand.
+        return person(f"made/{int(key):02d}", egg(draw, rows=12))

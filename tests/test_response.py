@@ -1,10 +1,20 @@
 """Radiance to pictures and back, plain and as photographs look."""
 
+import dataclasses
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
+from manifests import frames, plan
+from manifests.job import Engine, RenderStage
 from manifests.priors import CameraPrior
 from render import response
+from render.groundtruth import embree
+from render.scene import Backdrop, Camera, Lighting, Scene
+from render.stage import Studio, finish
+from tests import bodies
 
 RNG = np.random.default_rng(4)
 
@@ -43,3 +53,32 @@ def test_a_job_chooses_the_response():
     assert CameraPrior(response="photographic").response == "photographic"
     with pytest.raises(ValueError, match="photographic"):
         CameraPrior(response="filmic")
+
+
+@pytest.mark.engine
+def test_a_response_changes_how_people_look_and_nothing_else(tmp_path):
+    from render.blender.engine import BlenderEngine
+
+    asked = RenderStage(samples=1, width=96, height=128, camera=CameraPrior(response="photographic"))
+    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    studio = Studio(asked, Path("/"), tmp_path, [bodies.Pool()])
+    assert studio.scene(plan.sample_spec(asked, "d" * 64, pool, 0)).camera.response == "photographic"
+    cv2.imwrite(str(tmp_path / "sky.hdr"), np.full((16, 32, 3), 0.3, np.float32))
+    light = Lighting("sky", str(tmp_path / "sky.hdr"), 0.0, 1.0, {})
+    people = [bodies.person("egg", bodies.egg(np.random.default_rng(0)))]
+    K = np.array([[120.0, 0, 48], [0, 120.0, 64], [0, 0, 1]])
+    camera = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 96, 128, "full")
+    wall = Backdrop("wall", np.random.default_rng(1).integers(0, 256, (128, 96, 3)).astype(np.uint8), {})
+    engine = BlenderEngine(Engine(samples=4), 1, tmp_path)
+    made = []
+    for kind in ("srgb", "photographic"):
+        scene = Scene(people, dataclasses.replace(camera, response=kind), light, 0, wall)
+        caster = embree.Caster(people, camera.world_to_camera)
+        truth = embree.cast(people, scene.camera, caster=caster)
+        made.append(finish(engine.render(scene, None), truth, caster, scene))
+    (plain, alpha), (photo, same) = made
+    assert np.array_equal(alpha, same)
+    assert (plain[alpha == 0] == wall.picture[alpha == 0]).all()
+    assert (photo[alpha == 0] == wall.picture[alpha == 0]).all()
+    whole = alpha == 255
+    assert photo[whole].astype(float).std() > 1.1 * plain[whole].astype(float).std()

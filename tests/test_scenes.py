@@ -14,15 +14,14 @@ from scipy import stats
 from manifests import frames, plan
 from manifests.errors import SampleRejected
 from manifests.job import AnnySource, Engine, RenderStage
-from manifests.priors import BackgroundPrior, CameraPrior, PeoplePrior
-from manifests.seeds import generator
+from manifests.priors import BackgroundPrior, PeoplePrior
 from pipeline import diversity
 from render import backdrop, lighting, textures
 from render.assets import source_of
 from render.groundtruth import embree
 from render.placement import moved, stand_together
 from render.scene import Backdrop, Camera, Lamp, Lighting, PersonMesh, Scene
-from render.stage import Studio, describe, finish
+from render.stage import Studio, describe
 from tests import bodies
 
 SCENES = 100
@@ -39,22 +38,10 @@ STAGE = RenderStage.model_validate(
 )
 
 
-class Bodies:
-    """Thirty made figures, read by no engine."""
-
-    def identities(self) -> list[tuple[str, str, str]]:
-        return [(f"made/{i:02d}", str(i), "0" * 64) for i in range(30)]
-
-    def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
-        draw = generator(5, "made", int(key))
-        # Twelve rows are coarse and enough: what counts here is where people stand.
-        return bodies.person(f"made/{int(key):02d}", bodies.egg(draw, rows=12))
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> list[tuple[plan.SampleSpec, Scene]]:
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in Bodies().identities()]
-    studio = Studio(STAGE, Path("/"), tmp_path_factory.mktemp("scratch"), [Bodies()])
+    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    studio = Studio(STAGE, Path("/"), tmp_path_factory.mktemp("scratch"), [bodies.Pool()])
     made = []
     for index in range(SCENES):
         spec = plan.sample_spec(STAGE, "d" * 64, pool, index)
@@ -189,8 +176,8 @@ def test_an_outstretched_arm_does_not_reach_into_the_neighbour():
 
 def test_a_camera_that_cannot_be_had_rejects_the_sample(tmp_path):
     stage = STAGE.model_copy(update={"camera": STAGE.camera.model_copy(update={"occluded": 1.0, "min_visible": 1.0})})
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in Bodies().identities()]
-    studio = Studio(stage, Path("/"), tmp_path, [Bodies()])
+    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    studio = Studio(stage, Path("/"), tmp_path, [bodies.Pool()])
     specs = (plan.sample_spec(stage, "d" * 64, pool, i) for i in range(40))
     spec = next(s for s in specs if len(s.identities) > 1 and s.framing == "full")
     with pytest.raises(SampleRejected, match="render.camera asks"):
@@ -279,8 +266,8 @@ def test_panes_are_seen_through_or_not_by_the_job(tmp_path):
 
 def test_views_of_a_scene_share_people_and_light_and_each_has_its_camera(tmp_path):
     stage = STAGE.model_copy(update={"views": 3, "samples": 12})
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in Bodies().identities()]
-    studio = Studio(stage, Path("/"), tmp_path, [Bodies()])
+    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    studio = Studio(stage, Path("/"), tmp_path, [bodies.Pool()])
     specs = [plan.sample_spec(stage, "d" * 64, pool, i) for i in range(12)]
     scenes = [studio.scene(s) for s in specs]
     for i in range(0, 12, 3):
@@ -290,7 +277,7 @@ def test_views_of_a_scene_share_people_and_light_and_each_has_its_camera(tmp_pat
         assert len({s.identities for s in specs[i : i + 3]}) == 1
     assert len({s.identities[0] for s in specs}) == 4
     # The middle one alone, as another worker would make it.
-    alone = Studio(stage, Path("/"), tmp_path, [Bodies()]).scene(specs[7])
+    alone = Studio(stage, Path("/"), tmp_path, [bodies.Pool()]).scene(specs[7])
     assert np.array_equal(alone.camera.world_to_camera, scenes[7].camera.world_to_camera)
     assert np.array_equal(alone.people[0].mesh.vertices, scenes[7].people[0].mesh.vertices)
     assert alone.lighting.yaw_deg == scenes[7].lighting.yaw_deg
@@ -335,37 +322,6 @@ def test_a_view_rendered_after_others_has_the_bytes_of_one_rendered_alone(tmp_pa
     assert np.array_equal(after[2].rgba, alone.rgba)
     assert np.array_equal(after[2].depth, alone.depth)
     assert after[2].seconds["build"] < after[0].seconds["build"]
-
-
-@pytest.mark.engine
-def test_a_response_changes_how_people_look_and_nothing_else(tmp_path):
-    import cv2
-
-    from render.blender.engine import BlenderEngine
-
-    asked = STAGE.model_copy(update={"camera": CameraPrior(response="photographic")})
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in Bodies().identities()]
-    studio = Studio(asked, Path("/"), tmp_path, [Bodies()])
-    assert studio.scene(plan.sample_spec(asked, "d" * 64, pool, 0)).camera.response == "photographic"
-    cv2.imwrite(str(tmp_path / "sky.hdr"), np.full((16, 32, 3), 0.3, np.float32))
-    light = Lighting("sky", str(tmp_path / "sky.hdr"), 0.0, 1.0, {})
-    people = [bodies.person("egg", bodies.egg(np.random.default_rng(0)))]
-    K = np.array([[120.0, 0, 48], [0, 120.0, 64], [0, 0, 1]])
-    camera = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 96, 128, "full")
-    wall = Backdrop("wall", np.random.default_rng(1).integers(0, 256, (128, 96, 3)).astype(np.uint8), {})
-    engine = BlenderEngine(Engine(samples=4), 1, tmp_path)
-    made = []
-    for kind in ("srgb", "photographic"):
-        scene = Scene(people, dataclasses.replace(camera, response=kind), light, 0, wall)
-        caster = embree.Caster(people, camera.world_to_camera)
-        truth = embree.cast(people, scene.camera, caster=caster)
-        made.append(finish(engine.render(scene, None), truth, caster, scene))
-    (plain, alpha), (photo, same) = made
-    assert np.array_equal(alpha, same)
-    assert (plain[alpha == 0] == wall.picture[alpha == 0]).all()
-    assert (photo[alpha == 0] == wall.picture[alpha == 0]).all()
-    whole = alpha == 255
-    assert photo[whole].astype(float).std() > 1.1 * plain[whole].astype(float).std()
 
 
 @pytest.mark.soak

@@ -16,6 +16,7 @@ from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
 from render.people.skin import Skin
+from render.response import srgb
 from render.scene import Material
 
 HEAD_PX, BODY_PX = 1024, 512
@@ -104,7 +105,7 @@ class Complexions:
         _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
         self._lips(rgb, skin, rng)
         rgb = base + (rgb - base) * self._fade[..., None]
-        return _srgb(rgb), self._relief(skin, rng)
+        return _coloured(rgb), self._relief(skin, rng)
 
     def _lips(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         lips = self.face.masks["lips"]
@@ -186,7 +187,7 @@ class Complexions:
         _tint(rgb, self._joints * (0.75 - 0.3 * dark), (0.97, 0.74, 0.70))
         _tint(rgb, self._joints * 0.5 * dark, (0.74, 0.70, 0.68))
         _tint(rgb, _clouds(rng, 24, 3, BODY_PX) * (0.25 + 0.5 * skin.weather) * self._clear, (0.95, 0.87, 0.84))
-        return _srgb(rgb)
+        return _coloured(rgb)
 
     @functools.cached_property
     def _clear(self) -> np.ndarray:
@@ -230,10 +231,9 @@ def _normals(height: np.ndarray, size_m: np.ndarray) -> np.ndarray:
     return np.dstack([rgb, np.full(height.shape, 255, np.uint8)])
 
 
-def _srgb(rgb: np.ndarray) -> np.ndarray:
-    table = np.arange(4097) / 4096
-    table = np.where(table <= 0.0031308, 12.92 * table, 1.055 * np.maximum(table, 1e-8) ** (1 / 2.4) - 0.055)
-    table = np.rint(table * 255).astype(np.uint8)
+def _coloured(rgb: np.ndarray) -> np.ndarray:
+    """(S, S, 4) uint8 sRGB, opaque, of linear (S, S, 3), by a table: charts are large."""
+    table = np.rint(srgb(np.arange(4097) / 4096) * 255).astype(np.uint8)
     value = table[np.clip(rgb * 4096, 0, 4096).astype(np.int32)]
     return np.dstack([value, np.full(rgb.shape[:2], 255, np.uint8)])
 

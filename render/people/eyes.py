@@ -16,6 +16,7 @@ from render.people.anchors_face import IRIS_DEG, PUPIL_DEG
 from render.people.body import groups
 from render.people.outfit import linear
 from render.people.piece import Piece
+from render.response import developed
 from render.scene import Material
 
 ROUND = 40
@@ -159,8 +160,7 @@ def _painted(iris: tuple[float, float, float], pupil: float, age_years: float, s
     ] ** np.array([0.15, 0.8, 0.75])
     blend = np.clip((far - edge + 0.9) / 2.2, 0, 1)[..., None]
     rgb = colour * (1 - blend) + eyeball * blend
-    srgb = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.power(np.maximum(rgb, 1e-8), 1 / 2.4) - 0.055)
-    return np.rint(np.clip(np.dstack([srgb, np.ones((px, px))]), 0, 1) * 255).astype(np.uint8)
+    return np.dstack([developed(rgb, "srgb"), np.full((px, px), 255, np.uint8)])
 
 
 def _veins(rng: np.random.Generator, px: int) -> np.ndarray:

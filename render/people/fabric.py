@@ -12,14 +12,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from manifests.clothes import ClothesPrior
 from manifests.errors import InputError, PhotoError
 from manifests.photo import decode, header
 from render.people.outfit import Wear
+from render.response import developed
 from render.scene import Material
 
 PX = 256
+WEAVE_PX = 512
 GRAPHIC_PX = 512
 OWN_PX = 1024
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -112,18 +115,22 @@ def picture(path: str) -> np.ndarray:
 
 @functools.cache
 def weave(fabric: str, repeats: int) -> np.ndarray:
-    """(P, P, 4) uint8 tangent-space normals of ``repeats`` by ``repeats`` tiles of a fabric's relief."""
-    px = min(PX * repeats, 512)
+    """(P, P, 4) uint8 tangent-space normals of ``repeats`` by ``repeats`` tiles of a fabric's relief, P at most WEAVE_PX."""
+    px = min(PX, WEAVE_PX // repeats)
     depth, tile = (0.0008, 0.08) if fabric == "rib" else (FABRICS[fabric].relief_m, FABRICS[fabric].tile_m)
-    y, x = (g * repeats for g in np.mgrid[0:px, 0:px] / px)
-    height = RELIEFS[fabric](x % 1, y % 1, px // repeats) * depth
-    step = tile * repeats / px
+    y, x = np.mgrid[0:WEAVE_PX, 0:WEAVE_PX] / WEAVE_PX
+    height = RELIEFS[fabric](x, y).astype(np.float32)
+    # Yarn that the texture is too coarse for is smooth cloth: sampled as it is, it would alias to waves centimetres wide.
+    height = gaussian_filter(height, 0.5 * WEAVE_PX / px, mode="wrap")
+    at = (np.arange(px) + 0.5) * WEAVE_PX / px - 0.5
+    height = depth * map_coordinates(height, np.meshgrid(at, at, indexing="ij"), order=1, mode="grid-wrap")
+    step = tile / px
     gx = (np.roll(height, -1, 1) - np.roll(height, 1, 1)) / (2 * step)
     gy = (np.roll(height, -1, 0) - np.roll(height, 1, 0)) / (2 * step)
     n = np.dstack([-gx, gy, np.ones_like(gx)])
     n /= np.linalg.norm(n, axis=2, keepdims=True)
     rgb = np.rint((n * 0.5 + 0.5) * 255).astype(np.uint8)
-    return np.dstack([rgb, np.full((px, px), 255, np.uint8)])
+    return np.tile(np.dstack([rgb, np.full((px, px), 255, np.uint8)]), (repeats, repeats, 1))
 
 
 def _wavy(x: np.ndarray, n: int) -> np.ndarray:
@@ -150,27 +157,19 @@ def _noise(px: int, cells: int, seed: int = 7, octaves: int = 3) -> np.ndarray:
     return (total - total.min()) / max(float(np.ptp(total)), 1e-9)
 
 
-def _spread(pattern: np.ndarray, like: np.ndarray) -> np.ndarray:
-    times = -(-like.shape[0] // pattern.shape[0])
-    return np.tile(pattern, (times, times))[: like.shape[0], : like.shape[1]]
-
-
-def _grain(x: np.ndarray, y: np.ndarray, px: int) -> np.ndarray:
-    lumps = _noise(px, 40, 3, 2)
-    return _spread(np.minimum(lumps * 2.2, 1) ** 0.5, x)
+def _grain() -> np.ndarray:
+    return np.minimum(_noise(WEAVE_PX, 40, 3, 2) * 2.2, 1) ** 0.5
 
 
 RELIEFS = {
-    "jersey": lambda x, y, px: _stitches(x, y, 40, 44),
-    "woven": lambda x, y, px: np.where(
-        ((x * 40).astype(int) + (y * 40).astype(int)) % 2 == 0, _wavy(x, 40), _wavy(y, 40)
-    ),
-    "knit": lambda x, y, px: _stitches(x, y, 24, 27),
-    "fleece": lambda x, y, px: _spread(_noise(px, 48, 5), x),
-    "wool": lambda x, y, px: 0.6 * _spread(_noise(px, 56, 9), x) + 0.4 * _wavy(x + y, 20),
-    "denim": lambda x, y, px: _wavy(x + y, 44) * (0.7 + 0.3 * _wavy(x, 44)),
-    "leather": _grain,
-    "rib": lambda x, y, px: np.sin(np.pi * ((x * 14) % 1)) ** 0.6,
+    "jersey": lambda x, y: _stitches(x, y, 40, 44),
+    "woven": lambda x, y: np.where(((x * 40).astype(int) + (y * 40).astype(int)) % 2 == 0, _wavy(x, 40), _wavy(y, 40)),
+    "knit": lambda x, y: _stitches(x, y, 24, 27),
+    "fleece": lambda x, y: _noise(WEAVE_PX, 48, 5),
+    "wool": lambda x, y: 0.85 * _noise(WEAVE_PX, 56, 9) + 0.15 * _wavy(x + y, 60),
+    "denim": lambda x, y: _wavy(x + y, 44) * (0.7 + 0.3 * _wavy(x, 44)),
+    "leather": lambda x, y: _grain(),
+    "rib": lambda x, y: np.sin(np.pi * ((x * 14) % 1)) ** 0.6,
 }
 
 
@@ -186,9 +185,7 @@ def _colour(wear: Wear, fabric: Fabric) -> np.ndarray:
         second = np.array(wear.second)
     rgb = np.array(wear.colour) * (1 - weight[..., None]) + second * weight[..., None]
     rgb *= (1 + fabric.mottle * (2 * _noise(px, 6, wear.seed % 9973, 5) - 1))[..., None]
-    srgb = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.power(np.maximum(rgb, 1e-8), 1 / 2.4) - 0.055)
-    rgba = np.dstack([srgb, np.ones((px, px))])
-    return np.rint(np.clip(rgba, 0, 1) * 255).astype(np.uint8)
+    return np.dstack([developed(rgb, "srgb"), np.full((px, px), 255, np.uint8)])
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from manifests.clothes import BOTTOMS, HATS, PATTERNS, SHOES, TOPS, ClothesPrior
+from render import response
 
 Colour = tuple[float, float, float]
 # What cloth is dyed: dark, muted, light and bright, in the proportions of a street.
@@ -128,8 +129,7 @@ class _Draw:
 
 def linear(hex_srgb: str, gain: float = 1.0) -> Colour:
     """Linear RGB of an "rrggbb" sRGB colour."""
-    s = np.array([int(hex_srgb[i : i + 2], 16) for i in (0, 2, 4)]) / 255
-    value = np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) * gain
+    value = response.linear(np.frombuffer(bytes.fromhex(hex_srgb), np.uint8)) * gain
     return float(value[0]), float(value[1]), float(value[2])
 
 
