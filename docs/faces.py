@@ -37,7 +37,7 @@ WHO = (
     (83, "male", 8), (27, "female", 5), (50, "male", 3), (22, "female", 1),
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
-                    gesture=2)  # fmt: skip
+                    gesture=2, faces={"happy": 4, "neutral": 1, "speech": 0.5})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
@@ -90,7 +90,7 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
     eyes, ahead = facing(someone)
     top, chin = someone.landmarks["head_top"], someone.landmarks["chin"]
     tall = float(top[2] - chin[2])
-    turn = rng.choice([-1, 1]) * rng.beta(1.2, 2.2) * 1.45
+    turn = rng.choice([-1, 1]) * rng.beta(1.0, 2.6) * 1.3
     way = turned(ahead, turn)
     target = np.array([eyes[0], eyes[1], (top[2] + chin[2]) / 2 - 0.06 * tall]) - ahead * 0.03
     aside = np.array([-way[1], way[0], 0])

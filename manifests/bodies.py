@@ -16,6 +16,7 @@ Bands = dict[str, Weight]
 # Order matters twice: shares of sex, build and skin tone run from low to high for the correlations.
 Sex = Literal["female", "male"]
 Build = Literal["slim", "average", "heavy", "very_heavy"]
+FaceFamily = Literal["neutral", "happy", "speech", "emotion", "habit"]
 SEXES: tuple[Sex, ...] = ("female", "male")
 BUILDS: tuple[Build, ...] = ("slim", "average", "heavy", "very_heavy")
 TONES = tuple(range(1, 11))
@@ -127,10 +128,16 @@ class PosePrior(Model):
     motion_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="share of poses taken from motions, if any"
     )
+    faces: dict[FaceFamily, Weight] = Field(
+        {"neutral": 2.5, "happy": 5.0, "speech": 2.0, "emotion": 1.5, "habit": 1.0},
+        description="shares of families of facial expressions; one left out does not occur",
+    )
     jitter_deg: float = Field(4.0, ge=0, le=15, description="standard deviation at a large joint")
 
     @pydantic.model_validator(mode="after")
     def _some(self) -> PosePrior:
         if sum(getattr(self, family) for family in FAMILIES) <= 0:
             raise ValueError("at least one pose family needs a share above 0")
+        if sum(self.faces.values()) <= 0:
+            raise ValueError("faces: at least one share above 0")
         return self

@@ -100,7 +100,7 @@ def test_a_mirrored_pose_is_the_mirrored_mesh(body, rig):
     twin = mirror_of(body.template, used)
     for j in range(4):
         _, angles, _ = draw_angles(generator(4, "pose", j), PosePrior())
-        _, _, eyes = face.draw_face(generator(4, "face", j))
+        _, _, eyes = face.draw_face(generator(4, "face", j), PosePrior().faces)
         for k, value in eyes.items():
             angles[k] = value
         there, back = (
@@ -286,7 +286,7 @@ def test_gestures_differ_by_the_distances_of_their_fingertips(body, rig):
 def test_faces_stay_plausible():
     seen = set()
     for j in range(900):
-        name, actions, eyes = face.draw_face(generator(9, "face", j))
+        name, actions, eyes = face.draw_face(generator(9, "face", j), PosePrior().faces)
         seen.add(name)
         assert all(0 < v <= 1 for v in actions.values())
         for side in ("Left", "Right"):
@@ -296,6 +296,17 @@ def test_faces_stay_plausible():
         for k, value in eyes.items():
             assert LOW[k] <= value <= HIGH[k]
     assert len(seen) == sum(len(m) for m in face.MIXES.values())
+
+
+def test_faces_come_in_the_shares_asked_for():
+    prior = PosePrior(faces={"happy": 3, "neutral": 1})
+    families = [face.draw_face(generator(10, "face", j), prior.faces)[0].split("/")[0] for j in range(600)]
+    assert set(families) == {"happy", "neutral"}
+    assert abs(families.count("happy") / 600 - 0.75) < 0.06
+    with pytest.raises(ValueError, match="faces: at least one"):
+        PosePrior(faces={"happy": 0})
+    with pytest.raises(ValueError, match="faces"):
+        PosePrior(faces={"bored": 1})
 
 
 @pytest.mark.engine

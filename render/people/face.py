@@ -6,8 +6,11 @@ emotion or a sound uses together (Ekman and Friesen 1978), with one side a littl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from manifests.bodies import FaceFamily
 from render.people.joints import AT
 
 SIDED = [
@@ -34,19 +37,22 @@ SIDED = [
 FULL_LOOK_DEG = {"eyeLookUp": 25.0, "eyeLookDown": 30.0, "eyeLookIn": 35.0, "eyeLookOut": 35.0}
 # Jaws that open this far and no farther leave the lips whole.
 MOST = {"jawOpen": 0.85, "mouthFunnel": 0.7, "mouthPucker": 0.8, "mouthClose": 0.5, "tongueOut": 0.8}
-FAMILY_SHARES = {"neutral": 2.5, "happy": 5.0, "speech": 2.0, "emotion": 1.5, "habit": 1.0}
 SIDE_SPREAD, ODD_SHARE = 0.08, 0.12
 
 
-def draw_face(rng: np.random.Generator, moving: bool = False) -> tuple[str, dict[str, float], dict[int, float]]:
-    """(mix, action -> amount, place in (D,) angles -> degrees of the eyes). ``moving``: gaze stays near ahead."""
-    families = list(FAMILY_SHARES)
-    weights = np.array(list(FAMILY_SHARES.values()))
+def draw_face(
+    rng: np.random.Generator, shares: Mapping[FaceFamily, float], moving: bool = False
+) -> tuple[str, dict[str, float], dict[int, float]]:
+    """(mix, action -> amount, place in (D,) angles -> degrees of the eyes). ``shares``: of `MIXES`' families, not all 0.
+    ``moving``: gaze stays near ahead.
+    """
+    families = list(MIXES)
+    weights = np.array([shares.get(family, 0.0) for family in families])
     family = families[rng.choice(len(families), p=weights / weights.sum())]
     names = list(MIXES[family])
     name = names[rng.integers(len(names))]
-    # Most faces that people show are slight: whole actions are the tail.
-    strength = 0.2 + 0.8 * (rng.beta(2.5, 1.8) if family == "happy" else rng.beta(1.5, 2.2))
+    # Most faces that people show are slight, whole actions the tail; who smiles for a photograph smiles.
+    strength = 0.2 + 0.8 * (rng.beta(3.0, 1.2) if family == "happy" else rng.beta(1.5, 2.2))
     # Few faces favour one side plainly: a smirk, a raised brow.
     tilt = rng.normal(0, SIDE_SPREAD) + (rng.choice([-0.5, 0.5]) if rng.random() < ODD_SHARE else 0.0)
     actions: dict[str, float] = {}
@@ -93,7 +99,7 @@ def lids(left_deg: float, down_deg: float) -> dict[str, float]:
     return found
 
 
-MIXES: dict[str, dict[str, dict[str, float]]] = {
+MIXES: dict[FaceFamily, dict[str, dict[str, float]]] = {
     "neutral": {
         "rest": {},
         "soft": {"mouthSmile": 0.12, "eyeSquint": 0.05},
@@ -102,18 +108,33 @@ MIXES: dict[str, dict[str, dict[str, float]]] = {
         "tired": {"eyeBlink": 0.3, "mouthFrown": 0.1, "browInnerUp": 0.1},
     },
     "happy": {
-        "smile": {"mouthSmile": 0.65, "cheekSquint": 0.35, "eyeSquint": 0.2},
+        "smile": {"mouthSmile": 1.0, "cheekSquint": 0.6, "eyeSquint": 0.3},
         "grin": {
-            "mouthSmile": 0.8,
-            "cheekSquint": 0.5,
+            "mouthSmile": 1.0,
+            "cheekSquint": 0.7,
             "eyeSquint": 0.3,
-            "mouthUpperUp": 0.35,
-            "mouthLowerDown": 0.2,
-            "jawOpen": 0.06,
+            "mouthUpperUp": 0.85,
+            "mouthLowerDown": 0.45,
+            "mouthDimple": 0.4,
+            "jawOpen": 0.22,
         },
-        "laugh": {"mouthSmile": 0.85, "cheekSquint": 0.7, "eyeSquint": 0.5, "jawOpen": 0.5, "mouthUpperUp": 0.3},
-        "closed_smile": {"mouthSmile": 0.5, "mouthPress": 0.3, "mouthDimple": 0.35},
-        "delight": {"mouthSmile": 0.6, "jawOpen": 0.25, "browOuterUp": 0.5, "browInnerUp": 0.4, "eyeWide": 0.25},
+        "laugh": {
+            "mouthSmile": 1.0,
+            "cheekSquint": 0.8,
+            "eyeSquint": 0.5,
+            "mouthUpperUp": 0.8,
+            "mouthLowerDown": 0.4,
+            "jawOpen": 0.5,
+        },
+        "closed_smile": {"mouthSmile": 0.75, "mouthPress": 0.3, "mouthDimple": 0.5, "cheekSquint": 0.3},
+        "delight": {
+            "mouthSmile": 0.9,
+            "mouthUpperUp": 0.6,
+            "jawOpen": 0.35,
+            "browOuterUp": 0.5,
+            "browInnerUp": 0.4,
+            "eyeWide": 0.25,
+        },
     },
     "speech": {
         "aa": {"jawOpen": 0.6, "mouthLowerDown": 0.2},

@@ -16,6 +16,8 @@ VOXEL_M, REACH_M = 0.006, 0.035
 COMB_M = 0.09
 # And it keeps its direction over about this length.
 STIFF_M = 0.018
+# Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M.
+STRAY, BENT, BEND_M = 0.035, 0.014, 0.11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +112,9 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     step = (length / (k - 1))[:, None]
     # Strands lie in layers: those underneath close to the skin.
     layer = rng.random(n)
+    # Fly-aways lie over the others, up to twice as far out.
+    stray = rng.random(n) < STRAY
+    layer[stray] = 1 + rng.random(stray.sum()) ** 2
     lean = _smooth_noise(rng, at, 0.22, 3) * 0.35 + _smooth_noise(rng, at, 0.06, 3) * 0.25
     flow = _flow(style, at, normals)
     d = _unit(normals * style.lift + flow * (1 - style.lift) + lean * 0.5)
@@ -136,7 +141,8 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     strands = np.stack(out, axis=1)
     if style.sweep < -0.9:
         strands = _trimmed(strands, head.at(strands), rng)
-    strands = _clumped(style, strands, at, flow, rng)
+    strands = np.where(stray[:, None, None], strands, _clumped(style, strands, at, flow, rng))
+    strands = _bent(strands, at, stray, rng)
     strands = _curled(style, strands, rng)
     flat = strands[:, 1:].reshape(-1, 3)
     # On the shoulders hair lies some millimetres thick, and cloth has less detail than the room: thinner, half of it sank in.
@@ -224,6 +230,19 @@ def _clumped(
         # A lock keeps some of its width.
         out = out + toward * np.minimum(weight, 0.95)[..., None]
     return out
+
+
+def _bent(strands: np.ndarray, at: np.ndarray, stray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Strands (N, K, 3) that bend aside and back as they hang, those of a neighbourhood alike, ``stray`` (N,) ones by themselves."""
+    along = np.linalg.norm(np.diff(strands, axis=1, prepend=strands[:, :1]), axis=2).cumsum(axis=1)
+    tangent = _unit(np.gradient(strands, axis=1))
+    one = _unit(np.cross(tangent, [0.31, 0.87, 0.38]))
+    two = np.cross(tangent, one)
+    phase = np.where(stray[:, None], rng.uniform(0, 2 * np.pi, (len(at), 2)), 2.2 * _smooth_noise(rng, at, 0.14, 2))
+    turns = 2 * np.pi * along / (BEND_M * np.exp(0.35 * _smooth_noise(rng, at, 0.1, 1)))
+    wide = BENT * along * np.where(stray, 2.5, 1.0)[:, None]
+    first, second = (np.sin(turns + phase[:, c : c + 1]) - np.sin(phase[:, c : c + 1]) for c in (0, 1))
+    return strands + (wide * first)[..., None] * one + (wide * second)[..., None] * two
 
 
 def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -111,7 +111,7 @@ def draw_pose(
     if best is None or best[0] > MAX_DEPTH_M:
         best = _safe(rig, doll, best[1] if best else draft)
     depth, draft, world = best
-    expression, actions, eyes = face.draw_face(rng, draft.rest == "free")
+    expression, actions, eyes = face.draw_face(rng, prior.faces, draft.rest == "free")
     if draft.turns is None:
         for k, value in eyes.items():
             draft.angles[k] = value
