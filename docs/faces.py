@@ -117,7 +117,9 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     # Two in five have a hard lamp beside the surroundings' own light: a flash, the low sun.
     hard = rng.random() < 0.4
     prior = LightPrior(strength=(0.4, 0.6) if hard else (0.9, 1.6))
-    light = lighting.draw_lighting(prior, lighting.environments(prior, Path()), rng)
+    # Before the dark studio people look cut out; photographs of the street have none.
+    maps = [m for m in lighting.environments(prior, Path()) if m[0] != "studio"]
+    light = lighting.draw_lighting(prior, maps, rng)
     # Down, and with the camera's view or across it.
     ahead = view.world_to_camera[2, :3] * [1, 1, 0]
     swing = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
