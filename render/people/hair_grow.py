@@ -16,8 +16,8 @@ VOXEL_M, REACH_M = 0.006, 0.035
 COMB_M = 0.09
 # And it keeps its direction over about this length.
 STIFF_M = 0.018
-# Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M.
-STRAY, BENT, BEND_M = 0.035, 0.014, 0.11
+# Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M and from SHORT_M on.
+STRAY, BENT, BEND_M, SHORT_M = 0.012, 0.016, 0.11, 0.03
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +112,8 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     step = (length / (k - 1))[:, None]
     # Strands lie in layers: those underneath close to the skin.
     layer = rng.random(n)
-    # Fly-aways lie over the others, up to twice as far out.
-    stray = rng.random(n) < STRAY
+    # Fly-aways lie over the others, up to twice as far out; short hair has none.
+    stray = (rng.random(n) < STRAY) & (length > 2 * SHORT_M)
     layer[stray] = 1 + rng.random(stray.sum()) ** 2
     lean = _smooth_noise(rng, at, 0.22, 3) * 0.35 + _smooth_noise(rng, at, 0.06, 3) * 0.25
     flow = _flow(style, at, normals)
@@ -240,7 +240,7 @@ def _bent(strands: np.ndarray, at: np.ndarray, stray: np.ndarray, rng: np.random
     two = np.cross(tangent, one)
     phase = np.where(stray[:, None], rng.uniform(0, 2 * np.pi, (len(at), 2)), 2.2 * _smooth_noise(rng, at, 0.14, 2))
     turns = 2 * np.pi * along / (BEND_M * np.exp(0.35 * _smooth_noise(rng, at, 0.1, 1)))
-    wide = BENT * along * np.where(stray, 2.5, 1.0)[:, None]
+    wide = BENT * np.maximum(along - SHORT_M, 0) * np.where(stray, 2.5, 1.0)[:, None]
     first, second = (np.sin(turns + phase[:, c : c + 1]) - np.sin(phase[:, c : c + 1]) for c in (0, 1))
     return strands + (wide * first)[..., None] * one + (wide * second)[..., None] * two
 

@@ -112,9 +112,9 @@ STYLES: dict[str, Style | None] = {
         curl=0.006,
         pitch=0.022,
         frizz=0.4,
-        clump=0.75,
+        clump=0.5,
         points=24,
-        count=11000,
+        count=14000,
     ),
     "coils": Style(
         0.03,
