@@ -75,7 +75,7 @@ def show(job: Job, root: Path) -> None:
     trained += [(f"finetune {f.name}", f) for f in job.finetune]
     for name, section in trained:
         mpx = section.width * section.height / 1e6
-        time = section.optim.steps * section.optim.batch * mpx * _train_s_per_mpx(section) / cores
+        time = section.optim.steps * section.optim.batch * mpx * train_s_per_mpx(section) / cores
         if isinstance(section, PretrainStage):
             time *= PRETRAIN_SHARE
         what = (
@@ -90,7 +90,8 @@ def show(job: Job, root: Path) -> None:
     Console().print(f"about {seconds(total)} on {cores} cores; nothing was run")
 
 
-def _train_s_per_mpx(section: PretrainStage | FinetuneStage) -> float:
+def train_s_per_mpx(section: PretrainStage | FinetuneStage) -> float:
+    """Seconds of one core for a megapixel of pictures that pass forward and back. Raises InputError where only torch knows."""
     if section.model == "tiny":
         return TINY_S_PER_MPX
     if importlib.util.find_spec("torch") is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from manifests.errors import InputError, ShardError, StorageError
 from manifests.export import export
-from pipeline import data_commands, report
+from manifests.job import Job
+from pipeline import data_commands, estimate, report
 from pipeline.workers import start_ray
 from tests import runs
 from tests.samples import dataset
@@ -31,6 +34,14 @@ def test_plan_refuses_what_run_refuses(tmp_path):
     code, said = runs.maquette("plan", job)
     assert code == 2
     assert "scenes of 5 need as many identities" in said
+
+
+def test_plan_counts_no_layers_without_torch(monkeypatch):
+    job = Job.model_validate({"name": "x", "pretrain": {"data": ["runs/other/render"], "model": "small"}})
+    assert estimate.train_s_per_mpx(job.pretrain) > estimate.TINY_S_PER_MPX
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"small is counted with torch.*maquette\[train\]"):
+        estimate.train_s_per_mpx(job.pretrain)
 
 
 def test_weights_that_are_not_there(tmp_path):

@@ -19,7 +19,7 @@ from manifests.errors import MaquetteError
 from training import checkpoint, data
 from training.backbones import SIZES
 from training.finetune import seen_by
-from training.heads import stride_of
+from training.heads import DenseModel, stride_of
 from training.judges import prepared
 from training.mae import MaskedAutoencoder, counts
 from training.modern import GroupedAttention, ModernEncoder
@@ -35,7 +35,7 @@ GREY = 110
 
 
 def draw(
-    run: Path, pretrain: Pretrain | None, finetunes: Sequence[tuple[Finetune, torch.nn.Module]], rows: data.Rows
+    run: Path, pretrain: Pretrain | None, finetunes: Sequence[tuple[Finetune, DenseModel]], rows: data.Rows
 ) -> None:
     """Write ``run``/evaluate/looks/: reconstruction.png of a pre-training in this run, attention_NAME.png of each fine-tune."""
     folder = run / "evaluate" / "looks"
@@ -48,7 +48,7 @@ def draw(
         size = (pretrain.height, pretrain.width)
         _write(folder / "reconstruction.png", [reconstructions(model.eval(), p, size, RATIOS) for p in shown])
     for settings, dense in finetunes:
-        strips = [attended(dense.encoder, p, seen_by(settings)) for p in shown]  # type: ignore[arg-type]
+        strips = [attended(dense.encoder, p, seen_by(settings)) for p in shown]
         _write(folder / f"attention_{settings.name}.png", strips)
 
 
