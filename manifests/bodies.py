@@ -17,6 +17,7 @@ Bands = dict[str, Weight]
 Sex = Literal["female", "male"]
 Build = Literal["slim", "average", "heavy", "very_heavy"]
 FaceFamily = Literal["neutral", "happy", "speech", "emotion", "habit"]
+FACES: tuple[FaceFamily, ...] = ("neutral", "happy", "speech", "emotion", "habit")
 SEXES: tuple[Sex, ...] = ("female", "male")
 BUILDS: tuple[Build, ...] = ("slim", "average", "heavy", "very_heavy")
 TONES = tuple(range(1, 11))

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from manifests.assets import AnnySource
+from manifests.bodies import FACES
 from manifests.frames import camera_centre
 from manifests.job import RenderStage
 from manifests.keypoints import subset
@@ -90,7 +92,7 @@ def marginals(rows: Sequence[dict[str, Any]], stage: RenderStage) -> list[Margin
     if stage.background.photos is not None:
         got = [r["lighting"]["backdrop"] is not None for r in rows]
         found.append(_yes_no("Photograph behind", got, stage.background.share))
-    found.append(_identities(rows))
+    found += [_expressions(rows, stage), _identities(rows)]
     return [m for m in found if m.got.sum() and (m.asked is None or (m.asked > 0).sum() > 1 or m.gap)]
 
 
@@ -200,6 +202,16 @@ def _environments(rows: Sequence[dict[str, Any]]) -> Marginal:
         drawn["by the photograph"] = estimated
         return _named("Environment", drawn, None)
     return _named("Environment", drawn, [1] * len(drawn))
+
+
+def _expressions(rows: Sequence[dict[str, Any]], stage: RenderStage) -> Marginal:
+    """Families of the expressions that drawn people show; open where their sources ask for different ones."""
+    poses = [json.loads(p["phenotype"] or "{}").get("pose") or {} for r in rows for p in r["people"]]
+    shown = Counter(str(pose["expression"]).split("/")[0] for pose in poses if pose.get("expression"))
+    asked = [a.pose.faces for a in stage.assets if isinstance(a, AnnySource)]
+    alike = bool(asked) and all(a == asked[0] for a in asked)
+    shares = [asked[0].get(name, 0.0) for name in FACES] if alike else None
+    return _named("Facial expression", {name: shown[name] for name in FACES}, shares, "of people, not of samples")
 
 
 def _identities(rows: Sequence[dict[str, Any]]) -> Marginal:

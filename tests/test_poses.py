@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from scipy.spatial import ConvexHull, cKDTree
 
-from manifests.bodies import FAMILIES, BodyPrior, PosePrior
+from manifests.bodies import FACES, FAMILIES, BodyPrior, PosePrior
 from manifests.sample import COCO17
 from manifests.seeds import generator
 from render.assets.anny import _studio
@@ -302,6 +302,7 @@ def test_faces_come_in_the_shares_asked_for():
     prior = PosePrior(faces={"happy": 3, "neutral": 1})
     families = [face.draw_face(generator(10, "face", j), prior.faces)[0].split("/")[0] for j in range(600)]
     assert set(families) == {"happy", "neutral"}
+    assert set(face.MIXES) == set(FACES)
     assert abs(families.count("happy") / 600 - 0.75) < 0.06
     with pytest.raises(ValueError, match="faces: at least one"):
         PosePrior(faces={"happy": 0})
