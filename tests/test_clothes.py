@@ -21,7 +21,7 @@ from render.assets.anny import AnnyPeople, _studio
 from render.people.body import groups
 from render.people.cloth import border_edges, cut
 from render.people.doll import Doll
-from render.people.fabric import FABRICS, material, tile_m
+from render.people.fabric import FABRICS, material, tile_m, weave
 from render.people.garments import GARMENTS, depth_of, marks_of
 from render.people.identity import draw_look
 from render.people.joints import rig_of
@@ -233,6 +233,14 @@ def test_texture_coordinates_are_metres_along_the_cloth():
     ratio = flat[long > 0.004] / long[long > 0.004]
     assert 0.75 < np.median(ratio) < 1.33
     assert np.mean((ratio > 0.5) & (ratio < 2.0)) > 0.75
+
+
+def test_yarn_that_a_texture_cannot_show_is_smooth_not_waves():
+    for fabric in ("jersey", "woven", "knit", "denim"):
+        # Twelve tiles of 8 cm in 504 px, 80 yarns each: what is left is below one step of 8 bits.
+        normal = weave(fabric, 12)[..., :3].astype(float) / 127.5 - 1
+        assert normal[..., :2].std() < 0.006, f"{fabric} has waves that are no yarn"
+        assert normal[..., 2].min() > 0.99
 
 
 def test_every_fabric_and_pattern_tiles_and_differs_by_seed():

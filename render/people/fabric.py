@@ -22,6 +22,7 @@ from render.response import developed
 from render.scene import Material
 
 PX = 256
+# Of a garment's weave, and of the tile that it is sampled from.
 WEAVE_PX = 512
 GRAPHIC_PX = 512
 OWN_PX = 1024
@@ -157,10 +158,6 @@ def _noise(px: int, cells: int, seed: int = 7, octaves: int = 3) -> np.ndarray:
     return (total - total.min()) / max(float(np.ptp(total)), 1e-9)
 
 
-def _grain() -> np.ndarray:
-    return np.minimum(_noise(WEAVE_PX, 40, 3, 2) * 2.2, 1) ** 0.5
-
-
 RELIEFS = {
     "jersey": lambda x, y: _stitches(x, y, 40, 44),
     "woven": lambda x, y: np.where(((x * 40).astype(int) + (y * 40).astype(int)) % 2 == 0, _wavy(x, 40), _wavy(y, 40)),
@@ -168,7 +165,7 @@ RELIEFS = {
     "fleece": lambda x, y: _noise(WEAVE_PX, 48, 5),
     "wool": lambda x, y: 0.85 * _noise(WEAVE_PX, 56, 9) + 0.15 * _wavy(x + y, 60),
     "denim": lambda x, y: _wavy(x + y, 44) * (0.7 + 0.3 * _wavy(x, 44)),
-    "leather": lambda x, y: _grain(),
+    "leather": lambda x, y: np.minimum(_noise(WEAVE_PX, 40, 3, 2) * 2.2, 1) ** 0.5,
     "rib": lambda x, y: np.sin(np.pi * ((x * 14) % 1)) ** 0.6,
 }
 

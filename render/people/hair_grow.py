@@ -234,10 +234,7 @@ def _clumped(
 
 def _bent(strands: np.ndarray, at: np.ndarray, stray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Strands (N, K, 3) that bend aside and back as they hang, those of a neighbourhood alike, ``stray`` (N,) ones by themselves."""
-    along = np.linalg.norm(np.diff(strands, axis=1, prepend=strands[:, :1]), axis=2).cumsum(axis=1)
-    tangent = _unit(np.gradient(strands, axis=1))
-    one = _unit(np.cross(tangent, [0.31, 0.87, 0.38]))
-    two = np.cross(tangent, one)
+    along, one, two = _frames(strands)
     phase = np.where(stray[:, None], rng.uniform(0, 2 * np.pi, (len(at), 2)), 2.2 * _smooth_noise(rng, at, 0.14, 2))
     turns = 2 * np.pi * along / (BEND_M * np.exp(0.35 * _smooth_noise(rng, at, 0.1, 1)))
     wide = BENT * np.maximum(along - SHORT_M, 0) * np.where(stray, 2.5, 1.0)[:, None]
@@ -250,10 +247,7 @@ def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.n
     n = len(strands)
     if style.curl <= 0:
         return strands
-    tangent = _unit(np.gradient(strands, axis=1))
-    one = _unit(np.cross(tangent, [0.31, 0.87, 0.38]))
-    two = np.cross(tangent, one)
-    along = np.concatenate([np.zeros((n, 1)), np.linalg.norm(np.diff(strands, axis=1), axis=2).cumsum(axis=1)], axis=1)
+    along, one, two = _frames(strands)
     root = strands[:, 0]
     centres = root[: max(n // 45, 4)]
     lock = cKDTree(centres).query(root)[1]
@@ -263,6 +257,14 @@ def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.n
     angle = phase[:, None] + 2 * np.pi * along / pitch[:, None]
     grown = radius[:, None] * np.clip(along / 0.02, 0, 1)
     return strands + grown[..., None] * (np.cos(angle)[..., None] * one + np.sin(angle)[..., None] * two)
+
+
+def _frames(strands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, K) metres from the root along ``strands`` (N, K, 3), and two (N, K, 3) unit directions across them."""
+    along = np.linalg.norm(np.diff(strands, axis=1, prepend=strands[:, :1]), axis=2).cumsum(axis=1)
+    tangent = _unit(np.gradient(strands, axis=1))
+    one = _unit(np.cross(tangent, [0.31, 0.87, 0.38]))
+    return along, one, np.cross(tangent, one)
 
 
 def _smooth_noise(rng: np.random.Generator, at: np.ndarray, wavelength: float, channels: int) -> np.ndarray:
