@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from manifests import plan
 from manifests.seeds import generator
 from render.scene import Material, Mesh, PersonMesh
 
@@ -141,3 +142,7 @@ class Pool:
         draw = generator(5, "made", int(key))
         # Twelve rows are coarse and enough: what counts here is where people stand.
         return person(f"made/{int(key):02d}", egg(draw, rows=12))
+
+    def planned(self) -> list[plan.Identity]:
+        """The same, as a task's samples are drawn from them."""
+        return [plan.Identity(name, 0, key, "train") for name, key, _ in self.identities()]

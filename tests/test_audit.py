@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 
 import cv2
 import numpy as np
@@ -15,7 +13,7 @@ import yaml
 
 from manifests.errors import InputError
 from pipeline import audit
-from tests import overlays, photos, runs
+from tests import browser, overlays, photos, runs
 from tests.photos import measured, settings
 from tests.test_curation import NONE
 
@@ -28,21 +26,11 @@ PROBE = """<script>document.title = [document.images.length,
   document.documentElement.scrollWidth <= innerWidth].join("/")</script></body>"""
 
 
-def dom(path, profile) -> str:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on PATH; apt-get install chromium")
-    names = "headless no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-    flags = [*(f"--{n}" for n in names.split()), f"--user-data-dir={profile}", "--window-size=1280,2000"]
-    done = subprocess.run([browser, *flags, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=300)
-    return done.stdout
-
-
 def clicked(page, folder) -> dict:
     """What the sheet would save after CLICKS."""
     probe = folder / "clicked.html"
     probe.write_text(page.read_text().replace("</body>", CLICKS))
-    said = re.search(r'id="labels">(.*?)</script>', dom(probe, folder / "profile"), re.DOTALL)
+    said = re.search(r'id="labels">(.*?)</script>', browser.dom(probe.as_uri(), folder / "profile"), re.DOTALL)
     return json.loads(said.group(1))
 
 
@@ -122,7 +110,7 @@ def test_a_runs_report_adds_up_and_its_audit_comes_back(tmp_path, shared, n):
     page = run / "report/index.html"
     probe = tmp_path / "probe.html"
     probe.write_text(page.read_text().replace("</body>", PROBE))
-    seen = dom(probe, tmp_path / "profile")
+    seen = browser.dom(probe.as_uri(), tmp_path / "profile")
     images, whole, fits = re.search(r"<title>(\d+)/(true|false)/(true|false)</title>", seen).groups()
     assert int(images) > 10
     assert (whole, fits) == ("true", "true")

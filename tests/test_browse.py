@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
-import subprocess
 import threading
 
 import cv2
@@ -17,7 +15,7 @@ import pytest
 from manifests.dataset import Dataset
 from manifests.errors import StorageError
 from pipeline import browse
-from tests import runs, samples
+from tests import browser, runs, samples
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +92,9 @@ def test_other_names_other_addresses_and_other_methods_are_turned_away(page):
 
 def test_a_browser_shows_every_panel_and_turns_the_points(page, tmp_path):
     port, ds = page
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on PATH; apt-get install chromium")
-    names = "headless no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-    flags = [*(f"--{n}" for n in names.split()), f"--user-data-dir={tmp_path}", "--virtual-time-budget=10000"]
     url = f"http://127.0.0.1:{port}/#0/4"
-    done = subprocess.run([browser, *flags, "--dump-dom", url], capture_output=True, text=True, timeout=120)
-    dom = done.stdout
-    assert 'data-shown="4"' in dom, done.stderr[-2000:] + dom[-2000:]
+    dom = browser.dom(url, tmp_path, "virtual-time-budget=10000")
+    assert 'data-shown="4"' in dom, dom[-2000:]
     assert "ball-0004" in dom
     assert set(re.findall(r'src="/picture/0/4/(\w+)"', dom)) == {"image", "alpha", "depth", "normals"}
     assert len(re.findall(r'src="/thumbnail/0/\d+"', dom)) == 6

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from manifests.sample import Person, RenderedSample
 from pipeline import figures, report
 from pipeline.diversity import azimuth_deg
 from pipeline.report_train import read_jsonl, training_section
+from tests import browser
 
 WIDTH, HEIGHT, DIGEST = 96, 128, "d" * 64
 # A doll of 17 points in world metres, facing -y: enough for a skeleton to be drawn.
@@ -271,9 +270,6 @@ def test_charts_follow_the_ink_of_the_page():
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 3000), (420, 3000)])
 def test_a_browser_draws_the_page_without_sideways_scrolling(run, page, tmp_path, width, height):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on PATH; apt-get install chromium")
     probe = tmp_path / "probe.html"
     # The probe is the page plus one line that writes the measured widths where --dump-dom shows them.
     script = (
@@ -281,20 +277,8 @@ def test_a_browser_draws_the_page_without_sideways_scrolling(run, page, tmp_path
         " [...document.images].every(i => i.naturalWidth > 0)].join('/')</script>"
     )
     probe.write_text(page.replace("</body>", script + "</body>"))
-    names = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    flags = [
-        f"--{n}"
-        for n in [
-            *names.split(),
-            "disable-component-update",
-            "disable-sync",
-            "hide-scrollbars",
-            f"window-size={width},{height}",
-        ]
-    ]
-    flags.append(f"--user-data-dir={tmp_path / 'profile'}")
-    done = subprocess.run([browser, *flags, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120)
-    title = re.search(r"<title>(\d+)/(\d+)/(true|false)</title>", done.stdout)
-    assert title is not None, done.stderr[-2000:]
+    shown = browser.dom(probe.as_uri(), tmp_path / "profile", width=width, height=height)
+    title = re.search(r"<title>(\d+)/(\d+)/(true|false)</title>", shown)
+    assert title is not None, shown[-2000:]
     assert int(title.group(1)) <= int(title.group(2))
     assert title.group(3) == "true"

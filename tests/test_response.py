@@ -60,7 +60,7 @@ def test_a_response_changes_how_people_look_and_nothing_else(tmp_path):
     from render.blender.engine import BlenderEngine
 
     asked = RenderStage(samples=1, width=96, height=128, camera=CameraPrior(response="photographic"))
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    pool = bodies.Pool().planned()
     studio = Studio(asked, Path("/"), tmp_path, [bodies.Pool()])
     assert studio.scene(plan.sample_spec(asked, "d" * 64, pool, 0)).camera.response == "photographic"
     cv2.imwrite(str(tmp_path / "sky.hdr"), np.full((16, 32, 3), 0.3, np.float32))

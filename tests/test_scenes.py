@@ -40,7 +40,7 @@ STAGE = RenderStage.model_validate(
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> list[tuple[plan.SampleSpec, Scene]]:
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    pool = bodies.Pool().planned()
     studio = Studio(STAGE, Path("/"), tmp_path_factory.mktemp("scratch"), [bodies.Pool()])
     made = []
     for index in range(SCENES):
@@ -176,7 +176,7 @@ def test_an_outstretched_arm_does_not_reach_into_the_neighbour():
 
 def test_a_camera_that_cannot_be_had_rejects_the_sample(tmp_path):
     stage = STAGE.model_copy(update={"camera": STAGE.camera.model_copy(update={"occluded": 1.0, "min_visible": 1.0})})
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    pool = bodies.Pool().planned()
     studio = Studio(stage, Path("/"), tmp_path, [bodies.Pool()])
     specs = (plan.sample_spec(stage, "d" * 64, pool, i) for i in range(40))
     spec = next(s for s in specs if len(s.identities) > 1 and s.framing == "full")
@@ -266,7 +266,7 @@ def test_panes_are_seen_through_or_not_by_the_job(tmp_path):
 
 def test_views_of_a_scene_share_people_and_light_and_each_has_its_camera(tmp_path):
     stage = STAGE.model_copy(update={"views": 3, "samples": 12})
-    pool = [plan.Identity(name, 0, key, "train") for name, key, _ in bodies.Pool().identities()]
+    pool = bodies.Pool().planned()
     studio = Studio(stage, Path("/"), tmp_path, [bodies.Pool()])
     specs = [plan.sample_spec(stage, "d" * 64, pool, i) for i in range(12)]
     scenes = [studio.scene(s) for s in specs]
