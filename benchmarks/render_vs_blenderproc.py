@@ -204,25 +204,24 @@ def psnr(picture: np.ndarray, reference: np.ndarray, where: np.ndarray) -> float
 def quality(args: argparse.Namespace, case: Case, folder: Path) -> tuple[list[float], list[float]]:
     """PSNR in dB of one half-size frame, each against its own reference, over the person, by seed: ours, BlenderProc's."""
     from render.blender.engine import BlenderEngine
-    from render.stage import finish
+    from render.stage import Geometry, finish
 
     camera = case.cameras[0]
     small = dataclasses.replace(camera, K=np.diag([0.5, 0.5, 1]) @ camera.K, width=WIDTH // 2, height=HEIGHT // 2)
     scene = scene_of(case, small)
     border = embree.region(scene.people, small)
-    caster = embree.Caster(scene.people, small.world_to_camera)
-    truth = embree.cast(scene.people, small, caster=caster)
+    known = Geometry.of(scene)
 
     def picture(samples: int, denoiser: str, seed: int) -> np.ndarray:
         engine = BlenderEngine(Engine(samples=samples, denoiser=denoiser), args.threads, folder)
         frame = engine.render(dataclasses.replace(scene, seed=seed), border)
         if denoiser == "none":
             # The reference is Cycles' own, alpha and all.
-            return response.composite(frame.rgba, lighting.behind(scene))
-        return finish(frame, truth, caster, scene)[0]
+            return response.composite(frame.rgba, known.behind)
+        return finish(frame, known, scene)[0]
 
     reference = picture(args.reference, "none", REFERENCE_SEED)
-    where = cv2.dilate(truth.mask, np.ones((5, 5), np.uint8)) > 0
+    where = cv2.dilate(known.truth.mask, np.ones((5, 5), np.uint8)) > 0
     _, theirs = peer(args, case, "quality", folder, 2)
     mine = [psnr(picture(args.samples, args.denoiser, seed), reference, where) for seed in SEEDS]
     return mine, [psnr(colours, theirs["reference"], where) for colours in theirs["colors"]]
@@ -281,7 +280,9 @@ def main() -> None:
             mine["denoise"] = mine["trace"] - plain["trace"]
             mine["trace"] = plain["trace"]
             stages = ", ".join(f"{k} {v:.2f}" for k, v in mine.items() if k not in ("total", "cold"))
-            print(f"{framing}: ours {mine['total']:.2f} s a frame warm, {mine['cold']:.1f} s cold ({stages})")
+            print(
+                f"{framing}: ours {mine['total']:.2f} s a frame warm, {mine['cold']:.1f} s cold ({stages}; geometry beside)"
+            )
             print(f"{framing}: {outside:.1%} of a warm frame is outside Cycles' render call", flush=True)
             if not peers_here:
                 continue

@@ -21,19 +21,20 @@ RAYS, STEP = 21, 13
 LEAST_ALPHA = 0.02
 
 
-def settled(alpha: np.ndarray, mask: np.ndarray, strand: np.ndarray, caster: Caster, camera: Camera) -> np.ndarray:
-    """``alpha`` (H, W) float32 of Cycles with the pixels at silhouettes of opaque surfaces counted again by rays.
+def counted(mask: np.ndarray, strand: np.ndarray, caster: Caster, camera: Camera) -> np.ndarray:
+    """(H, W) float32: the alpha of pixels at silhouettes of opaque surfaces, NaN where that is Cycles' to tell.
 
-    ``mask``: (H, W) uint8, 0 where a pixel's centre shows nobody; ``strand``: (H, W) bool, where it shows a strand. Pixels
-    whose window holds anything cut out or blended keep Cycles' value, as do those near strands (coverage.py) and those more
+    ``mask``: (H, W) uint8, 0 where a pixel's centre shows nobody; ``strand``: (H, W) bool, where it shows a strand. Cycles
+    tells of pixels whose window holds anything cut out or blended, of those near strands (coverage.py) and of those more
     than two pixels from every change of ``mask``.
     """
+    out = np.full(mask.shape, np.nan, np.float32)
     here = (mask > 0).astype(np.uint8)
     around = np.ones((5, 5), np.uint8)
     edge = cv2.dilate(here, around) != cv2.erode(here, around)
-    edge &= cv2.dilate(strand.astype(np.uint8), around) == 0
+    edge &= ~_near(strand)
     if not edge.any():
-        return alpha
+        return out
     # The window of an edge pixel reaches into its eight neighbours.
     cast = cv2.dilate(edge.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rows, columns = (slice(i.min(), i.max() + 1) for i in np.nonzero(cast))
@@ -47,12 +48,24 @@ def settled(alpha: np.ndarray, mask: np.ndarray, strand: np.ndarray, caster: Cas
     directions[..., 2] = 1
     opaque, anything = caster.blocked(directions.reshape(-1, 3))
     weights = window(steps)
-    counted = _weighed(opaque, cast, weights)
+    share = _weighed(opaque, cast, weights)
     if anything is not opaque:
         edge &= _weighed(anything & ~opaque, cast, weights) == 0
-    out = alpha.astype(np.float32)
-    out[rows, columns] = np.where(edge, counted, out[rows, columns])
+    out[rows, columns] = np.where(edge, share, np.nan)
     return out
+
+
+def settled(alpha: np.ndarray, count: np.ndarray, strand: np.ndarray) -> np.ndarray:
+    """``alpha`` (H, W) float32 of Cycles with what rays ``count``-ed, (H, W) NaN where they did not, in its place.
+
+    ``strand``: (H, W) bool, where either engine shows a strand: near those Cycles' value stays.
+    """
+    return np.where(np.isnan(count) | _near(strand), alpha, count).astype(np.float32)
+
+
+def _near(strand: np.ndarray) -> np.ndarray:
+    """(H, W) bool: within two pixels of ``strand``."""
+    return cv2.dilate(strand.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 def premultiplied(rgba: np.ndarray, alpha: np.ndarray) -> np.ndarray:
