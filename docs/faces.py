@@ -94,7 +94,7 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
     way = turned(ahead, turn)
     target = np.array([eyes[0], eyes[1], (top[2] + chin[2]) / 2 - 0.06 * tall]) - ahead * 0.03
     aside = np.array([-way[1], way[0], 0])
-    wide = rng.uniform(1.7, 2.2) if side else 1.35 * 1.7 ** rng.beta(1, 1.6)
+    wide = rng.uniform(1.7, 2.2) if side else 1.35 * 1.7 ** rng.beta(1.2, 1.2)
     # ``aside`` is the camera's left; beside company there is room for it.
     slid = -0.25 * side if side else rng.uniform(-0.22, 0.22)
     target = target + aside * slid * tall * wide / 1.5 - np.array([0, 0, (wide - 1.35) * 0.3 * tall])
@@ -126,6 +126,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     way = turned(ahead, swing) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
     if hard:
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
+    light = lighting.metered(light, view)
     people = [someone]
     if side:
         people.append(company(number, someone, view, side, rng))

@@ -36,7 +36,7 @@ SCENES = {
         "splits": {"train": 1.0, "val": 0.0, "test": 0.0},
         "people": {"counts": [1, 2, 2, 2], "gap_m": [0.05, 0.5]},
         "framing": {"face": 0, "upper": 1, "full": 3},
-        "camera": {"elevation_deg": [0, 25], "occluded": 0.3},
+        "camera": {"elevation_deg": [0, 25], "occluded": 0.3, "response": "photographic", "exposure": "subject"},
         "lighting": {"sun": {"share": 0.6, "strength": [2, 4]}},
         "background": {"ground_shadows": True},
         "engine": {"samples": 16},

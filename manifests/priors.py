@@ -79,6 +79,9 @@ class CameraPrior(Model):
     response: Literal["srgb", "photographic"] = Field(
         "srgb", description="the sRGB curve alone, or with the contrast and saturation of photographs"
     )
+    exposure: Literal["scene", "subject"] = Field(
+        "scene", description="by the light's own strength, or so that what faces the camera comes out alike"
+    )
     min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
@@ -21,6 +22,10 @@ from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
 SUFFIXES = (".exr", ".hdr")
 # Mean radiance that strength 1 brings any map to: white cloth in the open then stays just under clipping.
 MEAN_RADIANCE = 0.7
+# What a metering camera brings matt white that faces it to, and how much of the way, in stops: cameras stop short of it.
+METERED, METERED_SHARE = 0.9, 0.85
+# From so many pixels a texel on the background is out of focus; radius of the disc.
+COARSE_PX, OPEN_TEXELS = 3.0, 1.25
 # Where area lamps point.
 CHEST_M = 1.2
 
@@ -77,6 +82,20 @@ def draw_lamps(prior: LightPrior, rng: np.random.Generator) -> list[Lamp]:
             power, side = float(rng.uniform(*prior.area.power_w)), float(rng.uniform(*prior.area.size_m))
             lamps.append(Lamp("area", position, direction, power, side))
     return lamps
+
+
+def metered(lighting: Lighting, camera: Camera) -> Lighting:
+    """``lighting`` at the strength at which what faces ``camera`` is exposed as a photographer would have it.
+
+    Light is measured on surfaces towards the camera and 27 degrees up and to both sides of it, unshadowed.
+    """
+    right, down, ahead = camera.world_to_camera[:3, :3]
+    normals = np.stack([-ahead, -ahead - down / 2, -ahead - right / 2, -ahead + right / 2])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    found = float((irradiance(lighting, normals) @ response.LUMA).mean())
+    gain = (METERED / max(found, 1e-3)) ** METERED_SHARE
+    lamps = [dataclasses.replace(lamp, strength=lamp.strength * gain) for lamp in lighting.lamps]
+    return dataclasses.replace(lighting, strength=lighting.strength * gain, lamps=lamps)
 
 
 def described(lighting: Lighting, backdrop: Backdrop | None) -> dict[str, Any]:
@@ -139,10 +158,25 @@ def background(camera: Camera, lighting: Lighting) -> np.ndarray:
 
 
 def behind(scene: Scene) -> np.ndarray:
-    """(H, W, 3) float32 linear: what shows where nobody is, the photograph or the environment."""
-    if scene.backdrop is None:
-        return background(scene.camera, scene.lighting)
-    return response.radiance(scene.backdrop.picture, scene.camera.response)
+    """(H, W, 3) float32 linear: what shows where nobody is, the photograph or the environment.
+
+    An environment so near that its texels would show as tiles is out of focus instead: a disc of OPEN_TEXELS round each
+    pixel, as behind a portrait taken by an open lens.
+    """
+    camera = scene.camera
+    if scene.backdrop is not None:
+        return response.radiance(scene.backdrop.picture, camera.response)
+    texel_px = camera.K[0, 0] * 2 * np.pi / read_map(scene.lighting.path).shape[1]
+    if texel_px < COARSE_PX:
+        return background(camera, scene.lighting)
+    # Half the texels' own fineness is plenty for what is blurred by more than one of them.
+    width, height = (max(round(2 * side / texel_px), 8) for side in (camera.width, camera.height))
+    K = np.diag([width / camera.width, height / camera.height, 1]) @ camera.K
+    seen = background(dataclasses.replace(camera, K=K, width=width, height=height), scene.lighting)
+    at = np.arange(-np.ceil(2 * OPEN_TEXELS), np.ceil(2 * OPEN_TEXELS) + 1)
+    disc = np.clip(2 * OPEN_TEXELS + 0.5 - np.hypot(at[:, None], at), 0, 1)
+    seen = cv2.filter2D(seen, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
+    return cv2.resize(seen, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
 
 
 @functools.lru_cache(maxsize=64)

@@ -261,6 +261,9 @@ class Studio:
         behind = backdrop.draw_backdrop(background, self._photographs, stage.width, stage.height, spec.sample_id, rng)
         if behind is not None and background.estimate_light:
             light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
+        # A photograph behind was metered when it was taken.
+        if behind is None and stage.camera.exposure == "subject":
+            light = lighting.metered(light, camera)
         people = self._seen_by(camera, everyone)
         return Scene(people, camera, light, int(rng.integers(2**31)), behind, background.ground_shadows)
 

@@ -81,6 +81,9 @@ def _fewer(strands: Strands, times: int) -> Strands:
     count = -(-len(strands.points) // times)
     # One strand has the colour of all it stands for: salt and pepper stays grey from afar.
     color = np.resize(strands.color, (times, count, 3)).mean(axis=0).astype(np.float32)
+    # As much thicker as covers what all of them do, whichever stay.
+    areas = strands.radius[:, 1:] * np.linalg.norm(np.diff(strands.points, axis=1), axis=2)
+    thicker = areas.sum() / max(float(areas[:count].sum()), 1e-12)
     return dataclasses.replace(
-        strands, points=strands.points[:count], radius=strands.radius[:count] * times, color=color
+        strands, points=strands.points[:count], radius=strands.radius[:count] * np.float32(thicker), color=color
     )

@@ -10,8 +10,8 @@ import pytest
 from manifests import frames, plan
 from manifests.job import Engine, RenderStage
 from manifests.priors import CameraPrior
-from render import response
-from render.scene import Backdrop, Camera, Lighting, Scene
+from render import lighting, response
+from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
 from render.stage import Geometry, Studio, finish
 from tests import bodies
 
@@ -79,3 +79,70 @@ def test_a_response_changes_how_people_look_and_nothing_else(tmp_path):
     assert (photo[alpha == 0] == wall.picture[alpha == 0]).all()
     whole = alpha == 255
     assert photo[whole].astype(float).std() > 1.1 * plain[whole].astype(float).std()
+
+
+def sky(folder: Path, name: str, texels: np.ndarray) -> Lighting:
+    """Light by ``texels`` (h, w) of grey radiance."""
+    path = folder / f"{name}.hdr"
+    cv2.imwrite(str(path), np.repeat(texels[..., None], 3, axis=2).astype(np.float32))
+    return Lighting(name, str(path), 0.0, 1.0, {})
+
+
+def seen_from(azimuth: float, focal: float = 120.0) -> Camera:
+    K = np.array([[focal, 0, 48], [0, focal, 64], [0, 0, 1]])
+    eye = np.array([3 * np.cos(azimuth), 3 * np.sin(azimuth), 1.5])
+    return Camera(K, frames.look_at(eye, np.array([0, 0, 1.5])), 96, 128, "full")
+
+
+def facing(light: Lighting, camera: Camera) -> float:
+    """What matt white towards ``camera`` sends back."""
+    return float(lighting.irradiance(light, -camera.world_to_camera[2:3, :3])[0, 1])
+
+
+def test_a_metering_camera_brings_faces_to_about_one_brightness(tmp_path):
+    level = [facing(lighting.metered(sky(tmp_path, f"{v}", np.full((16, 32), v)), seen_from(0)), seen_from(0))
+             for v in (0.05, 0.5, 5.0)]  # fmt: skip
+    # A hundred times the light is left at 100 ** 0.15.
+    assert level == sorted(level)
+    assert 1.9 < level[2] / level[0] < 2.1
+    assert 0.5 < level[1] < 1.1
+    side = np.full((16, 32), 0.1)
+    side[:, :16] = 4.0
+    low = sky(tmp_path, "side", side)
+    low.lamps.append(Lamp("sun", np.zeros(3), np.array([0.0, -1.0, 0.0]), 2.0, 1.0))
+    for light in (low, dataclasses.replace(low, lamps=[])):
+        views = [seen_from(np.pi / 2), seen_from(-np.pi / 2)]
+        before, after = [facing(light, v) for v in views], [facing(lighting.metered(light, v), v) for v in views]
+        # Against the light a face stays the darker one.
+        assert (max(after) / min(after)) < (max(before) / min(before)) ** 0.5
+    bright = lighting.metered(low, seen_from(np.pi / 2))
+    assert bright.lamps[0].strength / 2.0 == pytest.approx(bright.strength)
+    assert low.strength == 1.0
+
+
+def test_exposure_by_the_subject_is_a_jobs_to_ask_for(tmp_path):
+    stage = RenderStage(samples=1, width=96, height=128, camera=CameraPrior(exposure="subject"))
+    plain = stage.model_copy(update={"camera": CameraPrior()})
+    spec = plan.sample_spec(stage, "d" * 64, bodies.Pool().planned(), 0)
+    made, same = (Studio(s, Path("/"), tmp_path, [bodies.Pool()]).scene(spec) for s in (stage, plain))
+    assert np.array_equal(made.camera.K, same.camera.K)
+    assert made.lighting == lighting.metered(same.lighting, same.camera)
+    assert made.lighting.strength != same.lighting.strength
+    with pytest.raises(ValueError, match="exposure"):
+        CameraPrior(exposure="auto")
+
+
+def test_texels_of_an_environment_are_out_of_focus_where_they_would_show(tmp_path):
+    tiles = np.indices((32, 64)).sum(axis=0) % 2 * 1.0
+    light = sky(tmp_path, "tiles", tiles)
+    near = Scene([], seen_from(0, 600.0), light, 0)
+    sharp, soft = lighting.background(near.camera, light), lighting.behind(near)
+    assert soft.shape == sharp.shape
+    edge = lambda picture: np.abs(np.diff(picture[..., 0], 2, axis=1)).max()  # noqa: E731
+    assert edge(soft) < 0.5 * edge(sharp)
+    assert soft.std() < 0.65 * sharp.std()
+    assert soft.mean() == pytest.approx(sharp.mean(), abs=0.03)
+    assert soft.min() >= 0
+    # 2 px a texel are none too near.
+    far = Scene([], seen_from(0, 20.0), light, 0)
+    assert np.array_equal(lighting.behind(far), lighting.background(far.camera, light))

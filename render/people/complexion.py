@@ -111,13 +111,13 @@ class Complexions:
         lips = self.face.masks["lips"]
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         own = np.array(skin.colour, np.float32) * np.array(
-            [0.98 - 0.10 * dark, 0.60 + 0.12 * dark, 0.60 + 0.14 * dark], np.float32
+            [0.96 - 0.14 * dark, 0.68 + 0.10 * dark, 0.68 + 0.12 * dark], np.float32
         )
         own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
-        share = lips * (0.95 if skin.age_years < 60 else 0.75)
+        share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
-            own = 0.25 * own + 0.75 * paint
+            own = 0.4 * own + 0.6 * paint
             share = lips
         rgb += (own - rgb) * share[..., None]
 

@@ -38,6 +38,7 @@ FULL_LOOK_DEG = {"eyeLookUp": 25.0, "eyeLookDown": 30.0, "eyeLookIn": 35.0, "eye
 # Jaws that open this far and no farther leave the lips whole.
 MOST = {"jawOpen": 0.85, "mouthFunnel": 0.7, "mouthPucker": 0.8, "mouthClose": 0.5, "tongueOut": 0.8}
 SIDE_SPREAD, ODD_SHARE = 0.08, 0.12
+LIDS_AT_REST = (0.05, 0.2)
 
 
 def draw_face(
@@ -69,6 +70,11 @@ def draw_face(
     eyes = look(float(np.clip(left, -30, 30)), float(np.clip(down, -20, 24)))
     for action, amount in lids(left, down).items():
         actions[action] = actions.get(action, 0.0) + amount
+    # Lids at rest cover some of the iris; anny's neutral face is wide awake.
+    rest = rng.uniform(*LIDS_AT_REST)
+    for side in ("Left", "Right"):
+        narrowed = max(actions.get(f"eye{action}{side}", 0.0) for action in ("Blink", "Squint", "Wide"))
+        actions[f"eyeBlink{side}"] = actions.get(f"eyeBlink{side}", 0.0) + rest * max(1 - narrowed, 0.0)
     kept = {k: float(np.clip(v, 0, MOST.get(k, 1.0))) for k, v in actions.items()}
     for side in ("Left", "Right"):
         # A shut eye is shut, whatever the lids would add for the gaze.

@@ -62,7 +62,7 @@ def draw_outfit(
     prior = prior or ClothesPrior()
     skirts = prior.skirts_for_all or sex == "female"
     fit = float(rng.uniform(*prior.fit))
-    palette = PALETTES[int(rng.choice(4, p=[0.4, 0.2, 0.22, 0.18]))]
+    palette = PALETTES[int(rng.choice(4, p=[0.46, 0.2, 0.24, 0.1]))]
     draw = _Draw(rng, prior, palette, textures)
     top = _one(rng, prior.tops, TOPS)
     bottom = _one(rng, prior.bottoms, BOTTOMS if skirts else BOTTOMS[:-1])
