@@ -15,6 +15,7 @@ from PIL import Image
 
 from manifests.assets import AnnySource
 from manifests.bodies import FAMILIES, BodyPrior, PosePrior
+from manifests.clothes import ClothesPrior
 from manifests.frames import look_at
 from manifests.job import Engine
 from manifests.priors import LightPrior
@@ -38,6 +39,9 @@ WHO = (
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
                     gesture=2, faces={"happy": 4, "neutral": 1, "speech": 0.5})  # fmt: skip
+# Cut closer and less plain than the default; a coat on every third, fewer hats.
+WORN = ClothesPrior(coat=0.35, patterns={"plain": 3, "stripes": 2, "checks": 2, "print": 2}, fit=(0.05, 0.5),
+                    hats={"none": 12, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
@@ -50,7 +54,7 @@ def person(number: int) -> PersonMesh:
         skin_tone={tone: 1},
         build={"slim": 1, "average": 3, "heavy": 1},
     )
-    people = AnnyPeople(AnnySource(count=1, body=body, pose=LOOKING), SEED + number)
+    people = AnnyPeople(AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN), SEED + number)
     return people.load("0", generator(SEED, "face", number))
 
 
@@ -71,7 +75,7 @@ def turned(way: np.ndarray, angle: float) -> np.ndarray:
 def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.random.Generator) -> PersonMesh:
     """Someone else, half a step to the camera's right (``side`` 1) or left (-1) and behind, facing about the camera."""
     other = AnnyPeople(
-        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING), SEED + 100 + number
+        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING, clothes=WORN), SEED + 100 + number
     ).load("0", rng)
     eyes, _ = facing(someone)
     away = view.world_to_camera[2, :3] * [1, 1, 0]
