@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pydantic
@@ -17,7 +17,7 @@ Bands = dict[str, Weight]
 Sex = Literal["female", "male"]
 Build = Literal["slim", "average", "heavy", "very_heavy"]
 FaceFamily = Literal["neutral", "happy", "speech", "emotion", "habit"]
-FACES: tuple[FaceFamily, ...] = ("neutral", "happy", "speech", "emotion", "habit")
+FACES: tuple[FaceFamily, ...] = get_args(FaceFamily)
 SEXES: tuple[Sex, ...] = ("female", "male")
 BUILDS: tuple[Build, ...] = ("slim", "average", "heavy", "very_heavy")
 TONES = tuple(range(1, 11))

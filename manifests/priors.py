@@ -80,7 +80,9 @@ class CameraPrior(Model):
         "srgb", description="the sRGB curve alone, or with the contrast and saturation of photographs"
     )
     exposure: Literal["scene", "subject"] = Field(
-        "scene", description="by the light's own strength, or so that what faces the camera comes out alike"
+        "scene",
+        description="by the light's own strength, or, where the environment is the background, for each view by what falls "
+        "on surfaces that face its camera, whatever lighting.strength says",
     )
     min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")
 

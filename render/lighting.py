@@ -24,6 +24,8 @@ SUFFIXES = (".exr", ".hdr")
 MEAN_RADIANCE = 0.7
 # What a metering camera brings matt white that faces it to, and how much of the way, in stops: cameras stop short of it.
 METERED, METERED_SHARE = 0.9, 0.85
+# No camera sees by a map that is all but black, nor before one that is a lamp.
+MOST_GAIN = 16.0
 # From so many pixels a texel on the background is out of focus; radius of the disc.
 COARSE_PX, OPEN_TEXELS = 3.0, 1.25
 # Where area lamps point.
@@ -93,7 +95,7 @@ def metered(lighting: Lighting, camera: Camera) -> Lighting:
     normals = np.stack([-ahead, -ahead - down / 2, -ahead - right / 2, -ahead + right / 2])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     found = float((irradiance(lighting, normals) @ response.LUMA).mean())
-    gain = (METERED / max(found, 1e-3)) ** METERED_SHARE
+    gain = float(np.clip((METERED / max(found, 1e-3)) ** METERED_SHARE, 1 / MOST_GAIN, MOST_GAIN))
     lamps = [dataclasses.replace(lamp, strength=lamp.strength * gain) for lamp in lighting.lamps]
     return dataclasses.replace(lighting, strength=lighting.strength * gain, lamps=lamps)
 
@@ -139,7 +141,7 @@ def mean_radiance(path: str) -> float:
     """Mean luminance of a map over the sphere."""
     picture = read_map(path)
     rows = np.sin((np.arange(len(picture)) + 0.5) / len(picture) * np.pi)
-    luminance = (picture @ np.array([0.2126, 0.7152, 0.0722], np.float32)).mean(axis=1)
+    luminance = (picture @ response.LUMA).mean(axis=1)
     return max(float((luminance * rows).sum() / rows.sum()), 1e-4)
 
 
@@ -169,7 +171,7 @@ def behind(scene: Scene) -> np.ndarray:
     texel_px = camera.K[0, 0] * 2 * np.pi / read_map(scene.lighting.path).shape[1]
     if texel_px < COARSE_PX:
         return background(camera, scene.lighting)
-    # Half the texels' own fineness is plenty for what is blurred by more than one of them.
+    # Pixels of half a texel are plenty for what is blurred by more than one.
     width, height = (max(round(2 * side / texel_px), 8) for side in (camera.width, camera.height))
     K = np.diag([width / camera.width, height / camera.height, 1]) @ camera.K
     seen = background(dataclasses.replace(camera, K=K, width=width, height=height), scene.lighting)
@@ -211,7 +213,7 @@ def _basis(d: np.ndarray) -> np.ndarray:
 def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
     """(N, 3) float64 linear: what a matt white surface with unit world ``normals`` (N, 3) sends back, unshadowed.
 
-    Area lamps count as points seen from chest height over the origin: for previews, not for pictures.
+    Area lamps count as points seen from chest height over the origin: for previews and for metering, not for pictures.
     """
     c, s = np.cos(np.radians(lighting.yaw_deg)), np.sin(np.radians(lighting.yaw_deg))
     in_map = normals.astype(np.float64) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])

@@ -61,7 +61,7 @@ def pool(stage: RenderStage, root: Path) -> tuple[list[Identity], list[tuple[str
 
 def engine_version() -> str:
     """Name and version of what makes the bytes, without importing it."""
-    names = ("bpy", "embreex", "anny")
+    names = ("maquette", "bpy", "embreex", "anny")
     return ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
 
 
@@ -101,6 +101,8 @@ class Renderer:
     """One Blender and one set of assets per worker process, kept from sample to sample."""
 
     def __init__(self, stage: RenderStage, root: Path, threads: int) -> None:
+        # numpy's BLAS, of this whole process, keeps a second core spinning after each product, one that Cycles could have.
+        threadpoolctl.threadpool_limits(1, "blas")
         self._stage = stage
         self._scratch = scratch_folder()
         self._studio = Studio(stage, root, Path(self._scratch.name))
@@ -108,8 +110,6 @@ class Renderer:
             from render.blender.engine import BlenderEngine
 
             self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
-        # numpy's BLAS keeps a second core spinning after each product, one that Cycles could have: 5 % of a frame.
-        threadpoolctl.threadpool_limits(1, "blas")
         self._beside = concurrent.futures.ThreadPoolExecutor(1, "geometry")
         self._trim = trimmer()
         self.seconds: dict[str, float] = {}
@@ -135,14 +135,15 @@ class Renderer:
         if border is None:
             raise SampleRejected(spec.sample_id, "nobody in the frame")
         see_through = self._stage.transparent == "see_through"
-        # Beside Cycles, which leaves cores idle while it syncs and all of them where a card traces: 4 % of a frame on CPU.
+        # Beside Cycles, which leaves cores idle while it syncs and all of them where a card traces.
         geometry = self._beside.submit(Geometry.of, scene, see_through, tuple(self._stage.extras))
         try:
             # Shadows fall outside the people's own region.
             frame = self._engine.render(scene, None if scene.shadows else border, self.log)
         finally:
+            clock = Clock()
             concurrent.futures.wait([geometry])
-        clock = Clock()
+            clock.lap("wait")
         known = geometry.result()
         truth, caster = known.truth, known.caster
         strand = truth.strand | frame.strand
@@ -237,8 +238,9 @@ class Studio:
         self._merged: tuple[list[PersonMesh], tuple[tuple[int, ...], ...], list[PersonMesh]] | None = None
 
     def scene(self, spec: SampleSpec) -> Scene:
-        """Everything the sample shows. People and light are drawn from generator(stage seed, "scene", its number), and
-        are the same objects for all views of a scene; camera, background and noise from (stage seed, "sample", index).
+        """Everything the sample shows. People and light are drawn from generator(stage seed, "scene", its number), once
+        for all views of a scene; camera, background and noise from (stage seed, "sample", index). A view that is metered
+        or stands before a photograph has its own strength of light.
 
         Raises AssetError, and SampleRejected when no camera sees the subject as the job asks.
         """

@@ -59,7 +59,7 @@ def merging(people: list[PersonMesh], camera: Camera) -> tuple[tuple[int, ...], 
 
 
 def merged(people: list[PersonMesh], times: tuple[tuple[int, ...], ...]) -> list[PersonMesh]:
-    """``people`` with one strand, so many times as thick, in the place of ``times``."""
+    """``people`` with one strand, as much thicker as covers what they all did, in the place of ``times``."""
     return [
         dataclasses.replace(p, strands=[_fewer(s, n) for s, n in zip(p.strands, counts)])
         for p, counts in zip(people, times)
@@ -83,7 +83,7 @@ def _fewer(strands: Strands, times: int) -> Strands:
     color = np.resize(strands.color, (times, count, 3)).mean(axis=0).astype(np.float32)
     # As much thicker as covers what all of them do, whichever stay.
     areas = strands.radius[:, 1:] * np.linalg.norm(np.diff(strands.points, axis=1), axis=2)
-    thicker = areas.sum() / max(float(areas[:count].sum()), 1e-12)
+    thicker = np.clip(areas.sum() / max(float(areas[:count].sum()), 1e-12), 1, 2 * times)
     return dataclasses.replace(
         strands, points=strands.points[:count], radius=strands.radius[:count] * np.float32(thicker), color=color
     )

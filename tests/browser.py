@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.doctor import BROWSERS
+
 FLAGS = (
     "headless",
     "no-sandbox",
@@ -25,7 +27,7 @@ def dom(url: str, profile: Path, *more: str, width: int = 1280, height: int = 20
     """HTML of ``url`` in a window of ``width`` by ``height`` px. ``profile``: folder for the browser's own files. ``more``:
     flags without dashes. Skips the test where there is no Chromium.
     """
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("no Chromium on PATH; apt-get install chromium")
     flags = [f"--{f}" for f in (*FLAGS, *more, f"user-data-dir={profile}", f"window-size={width},{height}", "dump-dom")]

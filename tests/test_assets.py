@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
 
+from manifests import frames
 from manifests.assets import FilesSource
-from manifests.errors import AssetError, InputError, UnitError
+from manifests.errors import AssetError, InputError, RenderError, UnitError
 from manifests.job import RenderStage
-from manifests.plan import render_tasks
+from manifests.plan import SampleSpec, render_tasks
 from manifests.seeds import generator
 from render.assets.files import ScanFiles
 from render.assets.references import content_sha256, references
-from tests import runs
+from render.scene import Camera, Lighting, Scene
+from tests import bodies, runs
 
 pytestmark = pytest.mark.engine
 RNG = generator(0)
@@ -97,6 +102,39 @@ def test_a_broken_file_is_an_asset_error_without_a_traceback(tmp_path):
             load(tmp_path / name)
     with pytest.raises(InputError, match="nowhere"):
         ScanFiles(FilesSource(paths=["nowhere"]), tmp_path)
+
+
+def test_what_goes_wrong_beside_cycles_comes_out_and_nothing_is_left_running(tmp_path, monkeypatch):
+    from render import stage as road
+
+    path = tmp_path / "sky.hdr"
+    cv2.imwrite(str(path), np.full((16, 32, 3), 0.5, np.float32))
+    light = Lighting("sky", str(path), 0.0, 1.0, {})
+    K = np.array([[60.0, 0, 24], [0, 60.0, 32], [0, 0, 1]])
+    view = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 48, 64, "full")
+    scene = Scene([bodies.person("egg", bodies.egg(np.random.default_rng(0)))], view, light, 0)
+    renderer = road.Renderer(RenderStage(samples=1, width=48, height=64, engine={"samples": 1}), tmp_path, 1)
+    spec = SampleSpec("one", "0" * 64, 0, "train", "full", ())
+    whole = renderer.shoot(spec, scene)
+    assert (whole.mask > 0).any()
+    known, done = road.Geometry.of, []
+
+    def slow(*given):
+        # Cycles needs the file at once and fails long before this.
+        time.sleep(1.5)
+        done.append(known(dataclasses.replace(given[0], lighting=light), *given[1:]))
+        return done[-1]
+
+    monkeypatch.setattr(road.Geometry, "of", slow)
+    missing = dataclasses.replace(scene, lighting=dataclasses.replace(light, path=str(tmp_path / "gone.hdr")))
+    with pytest.raises(RenderError, match=r"gone\.hdr"):
+        renderer.shoot(spec, missing)
+    assert len(done) == 1, "the engine's failure left rays in flight"
+    monkeypatch.setattr(road.Geometry, "of", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        renderer.shoot(spec, scene)
+    monkeypatch.undo()
+    assert np.array_equal(renderer.shoot(spec, scene).image, whole.image)
 
 
 def test_real_characters_render_in_metres_and_both_engines_agree(shared, tmp_path):

@@ -298,6 +298,23 @@ def test_faces_stay_plausible():
     assert len(seen) == sum(len(m) for m in face.MIXES.values())
 
 
+def test_lids_rest_on_the_iris_unless_an_action_has_them():
+    drawn = [face.draw_face(generator(12, "face", j), {"neutral": 1}) for j in range(300)]
+    drawn += [face.draw_face(generator(13, "face", j), {"emotion": 1}) for j in range(300)]
+    low, high = face.LIDS_AT_REST
+    by: dict[str, list[float]] = {}
+    for name, actions, _ in drawn:
+        if name in ("neutral/rest", "emotion/surprise"):
+            left, right = (actions.get(f"eyeBlink{side}", 0.0) for side in ("Left", "Right"))
+            down = actions.get("eyeLookDownLeft", 0.0)
+            by.setdefault(name, []).append(left)
+            if name == "neutral/rest":
+                assert low * (1 - down) - 1e-3 < left < high
+                assert left == pytest.approx(right, abs=0.05)
+    assert len(by["neutral/rest"]) > 30
+    assert np.mean(by["emotion/surprise"]) < 0.8 * np.mean(by["neutral/rest"])
+
+
 def test_faces_come_in_the_shares_asked_for():
     prior = PosePrior(faces={"happy": 3, "neutral": 1})
     families = [face.draw_face(generator(10, "face", j), prior.faces)[0].split("/")[0] for j in range(600)]

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from pipeline import variety
+from manifests.assets import AnnySource
+from manifests.bodies import PosePrior
+from manifests.job import RenderStage
+from pipeline import diversity, variety
 
 
 def row(name: str, expression: str = "happy/smile", **traits) -> dict:
@@ -30,6 +33,21 @@ def test_identities_are_counted_once_and_expressions_every_time():
     assert (found["outfits"]["different"], found["outfits"]["told"]) == (2, 3)
     assert found["accessories"]["most"] == "glasses 2, none 1"
     assert (found["hair styles"]["different"], found["expressions"]["different"]) == (2, 2)
+
+
+def test_expressions_stand_beside_the_families_asked_for():
+    rows = [row("a"), row("b", "happy/grin"), row("c", "speech/aa"), row("d", "neutral/rest")]
+
+    def found(*faces: dict[str, float]) -> diversity.Marginal:
+        sources = [AnnySource(pose=PosePrior(faces=f)) for f in faces]
+        return diversity._expressions(rows, RenderStage(assets=sources))
+
+    alike = found({"happy": 3, "speech": 1}, {"happy": 3, "speech": 1})
+    assert dict(zip(alike.names, alike.got)) == {"neutral": 1, "happy": 2, "speech": 1, "emotion": 0, "habit": 0}
+    assert alike.asked.tolist() == pytest.approx([0, 0.75, 0.25, 0, 0])
+    assert alike.gap == pytest.approx(0.25)
+    assert found({"happy": 1}, {"speech": 1}).asked is None
+    assert found({"happy": 1}, {"happy": 1}).gap == pytest.approx(0.5)
 
 
 def test_what_no_row_tells_is_left_out():

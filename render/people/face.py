@@ -70,11 +70,7 @@ def draw_face(
     eyes = look(float(np.clip(left, -30, 30)), float(np.clip(down, -20, 24)))
     for action, amount in lids(left, down).items():
         actions[action] = actions.get(action, 0.0) + amount
-    # Lids at rest cover some of the iris; anny's neutral face is wide awake.
     rest = rng.uniform(*LIDS_AT_REST)
-    for side in ("Left", "Right"):
-        narrowed = max(actions.get(f"eye{action}{side}", 0.0) for action in ("Blink", "Squint", "Wide"))
-        actions[f"eyeBlink{side}"] = actions.get(f"eyeBlink{side}", 0.0) + rest * max(1 - narrowed, 0.0)
     kept = {k: float(np.clip(v, 0, MOST.get(k, 1.0))) for k, v in actions.items()}
     for side in ("Left", "Right"):
         # A shut eye is shut, whatever the lids would add for the gaze.
@@ -82,6 +78,9 @@ def draw_face(
         for action in ("eyeLookDown", "eyeSquint", "eyeLookUp", "eyeWide"):
             if f"{action}{side}" in kept:
                 kept[f"{action}{side}"] *= 1 - shut
+        # Lids at rest cover some of the iris, where no action has them; anny's neutral face is wide awake.
+        busy = max(kept.get(f"eye{action}{side}", 0.0) for action in ("Blink", "LookDown", "Squint", "Wide"))
+        kept[f"eyeBlink{side}"] = shut + rest * (1 - busy)
     return f"{family}/{name}", {k: round(v, 4) for k, v in kept.items() if v > 1e-3}, eyes
 
 

@@ -36,8 +36,8 @@ HAIRY = 0.3
 # Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
 TINT, DEEP, DULL = 0.75, 0.6, 0.95
 TIP = 0.35
-# Hairs of a scalp, about 100,000, for each of its strands.
-HAIRS = 5
+# Hairs that one strand stands for: a scalp has about 100,000 of them, a beard and two brows fewer.
+HAIRS = {"hair": 5, "beard": 2, "brows": 2}
 
 
 class Barber:
@@ -166,8 +166,7 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     base = hair.beard_color if name == "beard" else base
     shade = np.clip(rng.normal(1, 0.14, (n, 1)), 0.5, 1.7)
     # Locks differ a little; grey comes hair by hair, and a strand stands for several.
-    hairs = HAIRS if name == "hair" else 2
-    white = rng.binomial(hairs, min(grey, 1.0), (n, 1)) / hairs
+    white = rng.binomial(HAIRS[name], min(grey, 1.0), (n, 1)) / HAIRS[name]
     color = white * np.array(WHITE) * (0.75 + 0.25 * shade) + (1 - white) * np.array(base) * shade
     mean = tuple(float(c) for c in color.mean(axis=0))
     proxy = Mesh(
