@@ -27,7 +27,7 @@ METERED, METERED_SHARE = 0.9, 0.85
 # No camera sees by a map that is all but black, nor before one that is a lamp.
 MOST_GAIN = 16.0
 # From so many pixels a texel on the background is out of focus; radius of the disc.
-COARSE_PX, OPEN_TEXELS = 3.0, 1.25
+COARSE_PX, OPEN_TEXELS = 3.0, 0.8
 # Where area lamps point.
 CHEST_M = 1.2
 

@@ -82,13 +82,13 @@ class Complexions:
         red = skin.blush * (1 - 0.55 * dark)
         flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
         flush += 0.25 * m["lids"] + 0.16
-        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.74, 0.72))
+        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.71, 0.69))
         blotch = _clouds(rng, 9, 4)
-        _tint(rgb, blotch * 0.7, (1.03, 0.87, 0.84))
-        # Sun and pigment differ over a face by a twelfth.
-        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 4, 3), (0.92, 0.91, 0.90))
+        _tint(rgb, blotch * 0.7, (1.03, 0.83, 0.79))
+        # Sun and pigment differ over a face by a tenth.
+        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.90, 0.88, 0.86))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
-        _tint(rgb, m["under_eye"] * (0.25 + 0.75 * skin.tired), (0.80, 0.72, 0.80))
+        _tint(rgb, m["under_eye"] * (0.35 + 0.65 * skin.tired), (0.74, 0.64, 0.70))
         _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
         # Faces run yellower on the forehead and greyer where a beard grows.
         _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.90))
@@ -111,13 +111,13 @@ class Complexions:
         lips = self.face.masks["lips"]
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         own = np.array(skin.colour, np.float32) * np.array(
-            [0.96 - 0.14 * dark, 0.68 + 0.10 * dark, 0.68 + 0.12 * dark], np.float32
+            [0.96 - 0.14 * dark, 0.64 + 0.11 * dark, 0.64 + 0.13 * dark], np.float32
         )
         own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
         share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
-            own = 0.4 * own + 0.6 * paint
+            own = 0.3 * own + 0.7 * paint
             share = lips
         rgb += (own - rgb) * share[..., None]
 
@@ -173,7 +173,7 @@ class Complexions:
         """A quarter of the head's texels: the middle of the face and the lips shine more."""
         m = {k: cv2.resize(self.face.masks[k], (HEAD_PX // 4,) * 2) for k in ("nose", "forehead", "chin", "lips")}
         shine = (0.5 + 0.5 * skin.oil) * np.clip(m["nose"] + 0.7 * m["forehead"] + 0.5 * m["chin"], 0, 1)
-        value = level - 0.10 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
+        value = level - 0.16 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
         grey = np.rint(np.clip(value, 0.15, 1) * 255).astype(np.uint8)
         return np.dstack([grey, grey, grey, np.full_like(grey, 255)])
 
