@@ -49,7 +49,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [pytest.param(1), pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_curation_goes_on_and_ends_with_the_same_output(tmp_path, kills):
     # At most three of the partitions of three are finished between two kills.
     corpus(tmp_path / "photos", 9 * kills + 6)

@@ -134,7 +134,7 @@ def test_thirty_kills_change_no_bit(tmp_path):
         assert weights(unbroken, "pretrain") == weights(killed, "pretrain")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.soak)])
 def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, parallel):
     alone, two = (run_folder(tmp_path / n, 20) for n in "ab")
     for run in (alone, two):
@@ -151,6 +151,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(tmp_path, par
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 2e-3
 
 
+@pytest.mark.soak
 @pytest.mark.engine
 def test_ray_restarts_two_workers_when_one_is_killed_and_nothing_is_lost(tmp_path):
     """The same weights as two workers without Ray, undisturbed."""

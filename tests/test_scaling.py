@@ -115,6 +115,7 @@ def study(folder: Path, steps: int = 6) -> Path:
     return path
 
 
+@pytest.mark.soak
 @pytest.mark.engine
 def test_a_killed_study_goes_on_and_draws_its_law(tmp_path):
     job = study(tmp_path)

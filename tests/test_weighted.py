@@ -281,6 +281,7 @@ def test_another_policys_dataset_needs_the_decisions_that_name_what_was_taken_ou
     assert buried(tmp_path) == {"a", "b", "c"}
 
 
+@pytest.mark.soak
 @pytest.mark.engine
 def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy_too(tmp_path):
     import torch
