@@ -21,6 +21,7 @@ from render.assets.anny import AnnyPeople
 from render.groundtruth import embree
 from render.groundtruth import keypoints as visibility
 from render.scene import Camera, PersonMesh
+from render.strands import solid
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -63,7 +64,7 @@ def library(folder: Path) -> None:
             ("gus_tiny", 0.05, 0),
         )
     ):
-        mesh = anny.load(keys[i + 2][1], generator(2, name)).mesh
+        mesh = solid(anny.load(keys[i + 2][1], generator(2, name))).mesh
         turn = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]) @ np.diag([1, 1 - 2 * flip, 1 - 2 * flip])
         colour = np.array([m.base_color for m in mesh.materials])[mesh.material_index]
         texels = (255 * np.clip(colour, 0, 1) ** (1 / 2.2)).astype(np.uint8)
