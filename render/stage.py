@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -110,7 +111,9 @@ class Renderer:
             from render.blender.engine import BlenderEngine
 
             self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
-        self._beside = concurrent.futures.ThreadPoolExecutor(1, "geometry")
+        # A worker of one thread on the CPU keeps to its one core.
+        alone = threads == 1 and self._engine.device == "cpu"
+        self._beside = None if alone else concurrent.futures.ThreadPoolExecutor(1, "geometry")
         self._trim = trimmer()
         self.seconds: dict[str, float] = {}
         # Where Blender's words go while it renders: a file that outlives the process.
@@ -136,15 +139,16 @@ class Renderer:
             raise SampleRejected(spec.sample_id, "nobody in the frame")
         see_through = self._stage.transparent == "see_through"
         # Beside Cycles, which leaves cores idle while it syncs and all of them where a card traces.
-        geometry = self._beside.submit(Geometry.of, scene, see_through, tuple(self._stage.extras))
+        made = functools.partial(Geometry.of, scene, see_through, tuple(self._stage.extras))
+        geometry = self._beside.submit(made) if self._beside is not None else None
         try:
             # Shadows fall outside the people's own region.
             frame = self._engine.render(scene, None if scene.shadows else border, self.log)
         finally:
             clock = Clock()
-            concurrent.futures.wait([geometry])
+            concurrent.futures.wait([geometry] if geometry is not None else [])
             clock.lap("wait")
-        known = geometry.result()
+        known = geometry.result() if geometry is not None else made()
         truth, caster = known.truth, known.caster
         strand = truth.strand | frame.strand
         share, strands = verify.check(

@@ -113,7 +113,7 @@ def test_what_goes_wrong_beside_cycles_comes_out_and_nothing_is_left_running(tmp
     K = np.array([[60.0, 0, 24], [0, 60.0, 32], [0, 0, 1]])
     view = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 48, 64, "full")
     scene = Scene([bodies.person("egg", bodies.egg(np.random.default_rng(0)))], view, light, 0)
-    renderer = road.Renderer(RenderStage(samples=1, width=48, height=64, engine={"samples": 1}), tmp_path, 1)
+    renderer = road.Renderer(RenderStage(samples=1, width=48, height=64, engine={"samples": 1}), tmp_path, 2)
     spec = SampleSpec("one", "0" * 64, 0, "train", "full", ())
     whole = renderer.shoot(spec, scene)
     assert (whole.mask > 0).any()
@@ -134,6 +134,8 @@ def test_what_goes_wrong_beside_cycles_comes_out_and_nothing_is_left_running(tmp
     with pytest.raises(ZeroDivisionError):
         renderer.shoot(spec, scene)
     monkeypatch.undo()
+    assert np.array_equal(renderer.shoot(spec, scene).image, whole.image)
+    renderer._beside = None
     assert np.array_equal(renderer.shoot(spec, scene).image, whole.image)
 
 
