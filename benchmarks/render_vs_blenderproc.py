@@ -279,10 +279,9 @@ def main() -> None:
             plain = ours(case, args.samples, "none", args.threads, folder)
             mine["denoise"] = mine["trace"] - plain["trace"]
             mine["trace"] = plain["trace"]
+            beside = "; geometry beside Cycles" if args.threads > 1 else ""
             stages = ", ".join(f"{k} {v:.2f}" for k, v in mine.items() if k not in ("total", "cold"))
-            print(
-                f"{framing}: ours {mine['total']:.2f} s a frame warm, {mine['cold']:.1f} s cold ({stages}; geometry beside)"
-            )
+            print(f"{framing}: ours {mine['total']:.2f} s a frame warm, {mine['cold']:.1f} s cold ({stages}{beside})")
             print(f"{framing}: {outside:.1%} of a warm frame is outside Cycles' render call", flush=True)
             if not peers_here:
                 continue

@@ -45,7 +45,7 @@ class Marginal:
 
     @property
     def gap(self) -> float | None:
-        """Share of the samples that would have to move for got to be as asked (total variation distance)."""
+        """Share of what is counted that would have to move for got to be as asked (total variation distance)."""
         if self.asked is None or not self.got.sum():
             return None
         return float(np.abs(self.got / self.got.sum() - self.asked).sum() / 2)
@@ -149,9 +149,11 @@ def _lamps(row: dict[str, Any]) -> list[dict[str, Any]]:
     return json.loads(told) if told else []
 
 
-def _named(title: str, counts: dict[str, int], asked: Sequence[float] | None, note: str = "") -> Marginal:
+def _named(
+    title: str, counts: dict[str, int], asked: Sequence[float] | None, note: str = "", unit: str = "samples"
+) -> Marginal:
     shares = None if asked is None else np.asarray(asked, float) / np.sum(asked)
-    return Marginal(title, "samples", list(counts), np.array(list(counts.values())), shares, note)
+    return Marginal(title, unit, list(counts), np.array(list(counts.values())), shares, note)
 
 
 def _yes_no(title: str, got: list[bool], share: float, note: str = "") -> Marginal:
@@ -211,7 +213,7 @@ def _expressions(rows: Sequence[dict[str, Any]], stage: RenderStage) -> Marginal
     asked = [a.pose.faces for a in stage.assets if isinstance(a, AnnySource)]
     alike = bool(asked) and all(a == asked[0] for a in asked)
     shares = [asked[0].get(name, 0.0) for name in FACES] if alike else None
-    return _named("Facial expression", {name: shown[name] for name in FACES}, shares, "of people, not of samples")
+    return _named("Facial expression", {name: shown[name] for name in FACES}, shares, unit="people")
 
 
 def _identities(rows: Sequence[dict[str, Any]]) -> Marginal:

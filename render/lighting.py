@@ -171,7 +171,7 @@ def behind(scene: Scene) -> np.ndarray:
     texel_px = camera.K[0, 0] * 2 * np.pi / read_map(scene.lighting.path).shape[1]
     if texel_px < COARSE_PX:
         return background(camera, scene.lighting)
-    # Pixels of half a texel are plenty for what is blurred by more than one.
+    # Pixels of half a texel are plenty for what is spread over more than one.
     width, height = (max(round(2 * side / texel_px), 8) for side in (camera.width, camera.height))
     K = np.diag([width / camera.width, height / camera.height, 1]) @ camera.K
     seen = background(dataclasses.replace(camera, K=K, width=width, height=height), scene.lighting)

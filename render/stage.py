@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import importlib.metadata
 import os
 import shutil
@@ -16,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -113,7 +112,9 @@ class Renderer:
             self._engine = BlenderEngine(stage.engine, threads, Path(self._scratch.name))
         # A worker of one thread on the CPU keeps to its one core.
         alone = threads == 1 and self._engine.device == "cpu"
-        self._beside = None if alone else concurrent.futures.ThreadPoolExecutor(1, "geometry")
+        self._beside: concurrent.futures.Executor = (
+            AtOnce() if alone else concurrent.futures.ThreadPoolExecutor(1, "geometry")
+        )
         self._trim = trimmer()
         self.seconds: dict[str, float] = {}
         # Where Blender's words go while it renders: a file that outlives the process.
@@ -132,23 +133,22 @@ class Renderer:
 
     def shoot(self, spec: SampleSpec, scene: Scene) -> RenderedSample:
         """``scene`` as the sample ``spec`` names. Raises RenderError and SampleRejected; leaves seconds by step, of which
-        "geometry" passes beside Cycles' "build", "sync" and "trace".
+        "geometry" passes beside Cycles' "build", "sync" and "trace" unless the worker has one thread.
         """
         border = embree.region(scene.people, scene.camera)
         if border is None:
             raise SampleRejected(spec.sample_id, "nobody in the frame")
         see_through = self._stage.transparent == "see_through"
         # Beside Cycles, which leaves cores idle while it syncs and all of them where a card traces.
-        made = functools.partial(Geometry.of, scene, see_through, tuple(self._stage.extras))
-        geometry = self._beside.submit(made) if self._beside is not None else None
+        geometry = self._beside.submit(Geometry.of, scene, see_through, tuple(self._stage.extras))
         try:
             # Shadows fall outside the people's own region.
             frame = self._engine.render(scene, None if scene.shadows else border, self.log)
         finally:
             clock = Clock()
-            concurrent.futures.wait([geometry] if geometry is not None else [])
+            concurrent.futures.wait([geometry])
             clock.lap("wait")
-        known = geometry.result() if geometry is not None else made()
+        known = geometry.result()
         truth, caster = known.truth, known.caster
         strand = truth.strand | frame.strand
         share, strands = verify.check(
@@ -189,6 +189,16 @@ class Renderer:
                 "denoiser": self._stage.engine.denoiser,
             },
         )
+
+
+class AtOnce(concurrent.futures.Executor):
+    """Runs what it is given before `submit` returns."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """A finished future. Raises what ``fn`` raises."""
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 @dataclasses.dataclass

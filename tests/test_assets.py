@@ -135,7 +135,7 @@ def test_what_goes_wrong_beside_cycles_comes_out_and_nothing_is_left_running(tmp
         renderer.shoot(spec, scene)
     monkeypatch.undo()
     assert np.array_equal(renderer.shoot(spec, scene).image, whole.image)
-    renderer._beside = None
+    renderer._beside = road.AtOnce()
     assert np.array_equal(renderer.shoot(spec, scene).image, whole.image)
 
 

@@ -46,6 +46,7 @@ def test_expressions_stand_beside_the_families_asked_for():
     assert dict(zip(alike.names, alike.got)) == {"neutral": 1, "happy": 2, "speech": 1, "emotion": 0, "habit": 0}
     assert alike.asked.tolist() == pytest.approx([0, 0.75, 0.25, 0, 0])
     assert alike.gap == pytest.approx(0.25)
+    assert alike.unit == "people"
     assert found({"happy": 1}, {"speech": 1}).asked is None
     assert found({"happy": 1}, {"happy": 1}).gap == pytest.approx(0.5)
 
