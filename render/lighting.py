@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from manifests.errors import InputError
-from manifests.frames import camera_rays, equirect_uv
+from manifests.frames import camera_rays, equirect_uv, to_camera
 from manifests.priors import LightPrior
 from render import response
 from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
@@ -28,6 +28,13 @@ METERED, METERED_SHARE = 0.9, 0.85
 MOST_GAIN = 16.0
 # From so many pixels a texel on the background is out of focus; radius of the disc.
 COARSE_PX, OPEN_TEXELS = 3.0, 0.8
+# What is nearer to the camera is not in the picture.
+NEAREST_M = 0.05
+# Columns of the map that Cycles lights by. At the most a texel (0.35 degrees) is narrower than the sun (0.53); reflections
+# in eyes show no more than the least.
+LEAST_PX, MOST_PX = 256, 1024
+# How far what throws a visible shadow is from what it falls on: on people themselves, and on the ground.
+REACH_M, GROUND_REACH_M = 0.1, 1.0
 # Where area lamps point.
 CHEST_M = 1.2
 
@@ -143,6 +150,28 @@ def mean_radiance(path: str) -> float:
     rows = np.sin((np.arange(len(picture)) + 0.5) / len(picture) * np.pi)
     luminance = (picture @ response.LUMA).mean(axis=1)
     return max(float((luminance * rows).sum() / rows.sum()), 1e-4)
+
+
+def light_map(scene: Scene) -> np.ndarray:
+    """(h, w, 3) float32 linear, row 0 at the zenith: the scene's map, no finer than its frame can show.
+
+    A texel widens the edge of a shadow by its own angle times the way from what throws it: about a pixel here, up to
+    MOST_PX columns. The background is taken from the whole map (`behind`).
+    """
+    camera, picture = scene.camera, read_map(scene.lighting.path)
+    depths = [to_camera(p.mesh.vertices, camera.world_to_camera)[:, 2] for p in scene.people]
+    nearest = min((float(z[z > NEAREST_M].min(initial=np.inf)) for z in depths), default=np.inf)
+    texel = nearest / camera.K[0, 0] / (GROUND_REACH_M if scene.shadows else REACH_M)
+    finest = 2 ** np.round(np.log2(2 * np.pi / texel)) if np.isfinite(texel) else LEAST_PX
+    width = int(np.clip(finest, LEAST_PX, MOST_PX))
+    return _smaller(scene.lighting.path, width) if width < picture.shape[1] else picture
+
+
+@functools.lru_cache(maxsize=32)
+def _smaller(path: str, width: int) -> np.ndarray:
+    picture = read_map(path)
+    height = max(round(width * picture.shape[0] / picture.shape[1]), 1)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def background(camera: Camera, lighting: Lighting) -> np.ndarray:

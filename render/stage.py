@@ -219,10 +219,11 @@ class Geometry:
     def of(cls, scene: Scene, see_through: bool = True, extras: tuple[str, ...] = ()) -> Geometry:
         """``see_through`` and ``extras`` as `embree.cast` takes them."""
         started = time.perf_counter()
+        # First, since Embree keeps Python's lock, which Blender's scene is built under in the meantime.
+        behind = lighting.behind(scene)
         caster = embree.Caster(scene.people, scene.camera.world_to_camera, see_through)
         truth = embree.cast(scene.people, scene.camera, see_through, extras, caster)
         count = silhouette.counted(truth.mask, truth.strand, caster, scene.camera)
-        behind = lighting.behind(scene)
         return cls(caster, truth, count, behind, time.perf_counter() - started)
 
 

@@ -162,3 +162,43 @@ def test_texels_of_an_environment_are_out_of_focus_where_they_would_show(tmp_pat
     # 2 px a texel are none too near.
     far = Scene([], seen_from(0, 20.0), light, 0)
     assert np.array_equal(lighting.behind(far), lighting.background(far.camera, light))
+
+
+@pytest.mark.engine
+def test_people_are_lit_by_a_map_no_finer_than_their_frame_shows_and_look_the_same(tmp_path, monkeypatch):
+    import render.blender.engine as blender
+
+    rng = np.random.default_rng(6)
+    texels = cv2.resize(rng.random((8, 16)).astype(np.float32), (2048, 1024), interpolation=cv2.INTER_CUBIC).clip(0.05)
+    # A sun of two texels, which must keep its power.
+    texels[300:302, 700:702] = 4e3
+    light = dataclasses.replace(sky(tmp_path, "fine", texels), yaw_deg=50.0)
+    people = [bodies.person("egg", bodies.egg(np.random.default_rng(0)))]
+
+    def scene(px: int, shadows: bool = False) -> Scene:
+        K = np.array([[1.25 * px, 0, px / 2], [0, 1.25 * px, px / 2], [0, 0, 1]])
+        camera = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), px, px, "full")
+        return Scene(people, camera, light, 0, shadows=shadows)
+
+    whole = lighting.read_map(light.path)
+    widths = [lighting.light_map(scene(px)).shape[1] for px in (128, 256, 512, 1024, 2048, 8192)]
+    assert widths[0] == lighting.LEAST_PX
+    assert widths[-1] == lighting.MOST_PX
+    assert widths == sorted(widths)
+    assert 512 in widths
+    # On the ground shadows fall farther from what throws them.
+    assert lighting.light_map(scene(512, shadows=True)).shape[1] > lighting.light_map(scene(512)).shape[1]
+    assert lighting.light_map(scene(128)).mean() == pytest.approx(whole.mean(), rel=1e-4)
+    small = dataclasses.replace(scene(64), lighting=sky(tmp_path, "coarse", np.ones((32, 64))))
+    assert lighting.light_map(small).shape == (32, 64, 3)
+    engine = blender.BlenderEngine(Engine(samples=256, denoiser="none"), 1, tmp_path)
+    fitted = engine.render(scene(64), None).rgba
+    monkeypatch.setattr(blender, "light_map", lambda shown: lighting.read_map(shown.lighting.path))
+    full = engine.render(scene(64), None).rgba
+    assert np.array_equal(fitted[..., 3], full[..., 3])
+    on = full[..., 3] == 1
+    assert fitted[on][:, :3].mean() == pytest.approx(full[on][:, :3].mean(), rel=0.01)
+    # Where the sun meets the egg's edge of shadow, half a pixel of penumbra.
+    away = np.abs(response.composite(fitted, fitted[..., :3] * 0).astype(int) - response.composite(full, full[..., :3] * 0))
+    assert np.mean(away) < 1.5
+    assert np.percentile(away, 99) < 12

@@ -12,7 +12,6 @@ from manifests.frames import BLENDER_SENSOR_MM, blender_intrinsics, blender_matr
 from render.blender.materials import VERTEX_COLORS, build_material
 from render.scene import Camera, Lamp, Lighting, PersonMesh
 
-IMPORTANCE_MAP_PX = 1024
 # Cycles' sample 0 misses the pixel's centre by this much, right and down: its filter table has an even number of bins.
 # Measured by least squares on a sphere (0.00050, -0.00058 px); with the principal point moved by it, depth residuals fall
 # thirtyfold.
@@ -101,21 +100,27 @@ def build_lamp(lamp: Lamp) -> None:
     bpy.context.scene.collection.objects.link(obj)
 
 
-def build_world(lighting: Lighting) -> None:
-    """Light the scene by an equirectangular map, turned by its yaw."""
+def build_world(lighting: Lighting, picture: np.ndarray) -> None:
+    """Light the scene by ``picture`` (h, w, 3) float32, an equirectangular map, turned by its yaw."""
+    height, width = picture.shape[:2]
     world = bpy.data.worlds.new("world")
     bpy.context.scene.world = world
-    # Left to itself Cycles builds a far finer importance map, 1.5 s of one core for every frame and no less noise
-    # (8 samples against 400: 23.7 dB either way, courtyard.exr).
-    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", IMPORTANCE_MAP_PX
+    # An importance map as fine as the picture is exact. Left to itself Cycles builds a far finer one, 1.5 s of one core for
+    # every frame and no less noise (8 samples against 400: 23.7 dB either way, courtyard.exr).
+    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", width
     world.use_nodes = True
     nodes, links = world.node_tree.nodes, world.node_tree.links
     nodes.clear()
     coordinates, mapping = nodes.new("ShaderNodeTexCoord"), nodes.new("ShaderNodeMapping")
     environment, background = nodes.new("ShaderNodeTexEnvironment"), nodes.new("ShaderNodeBackground")
     output = nodes.new("ShaderNodeOutputWorld")
-    environment.image = bpy.data.images.load(lighting.path)
-    environment.image.colorspace_settings.name = "Linear Rec.709"
+    image = bpy.data.images.new("environment", width, height, alpha=False, float_buffer=True)
+    image.colorspace_settings.name = "Linear Rec.709"
+    rgba = np.ones((height, width, 4), np.float32)
+    rgba[..., :3] = picture[::-1]
+    image.pixels.foreach_set(rgba.ravel())
+    image.update()
+    environment.image = image
     # A lookup is turned the other way round so that the map itself turns counter-clockwise.
     mapping.inputs["Rotation"].default_value = (0.0, 0.0, -np.radians(lighting.yaw_deg))
     background.inputs["Strength"].default_value = lighting.strength

@@ -20,7 +20,7 @@ from manifests.errors import InputError, RenderError
 from manifests.job import Engine
 from render.blender.build import build_camera, build_ground, build_lamp, build_person, build_world
 from render.blender.hair import build_strands, light_strands
-from render.lighting import irradiance
+from render.lighting import irradiance, light_map
 from render.scene import PersonMesh, Scene
 from render.textures import fitted, halved
 
@@ -227,7 +227,7 @@ class BlenderEngine:
             aov = layer.aovs.add()
             aov.name, aov.type = "Person", "VALUE"
         build_camera(scene.camera)
-        build_world(scene.lighting)
+        build_world(scene.lighting, light_map(scene))
         for lamp in scene.lighting.lamps:
             build_lamp(lamp)
         around = np.concatenate([np.eye(3), -np.eye(3)])
