@@ -199,6 +199,8 @@ def test_people_are_lit_by_a_map_no_finer_than_their_frame_shows_and_look_the_sa
     on = full[..., 3] == 1
     assert fitted[on][:, :3].mean() == pytest.approx(full[on][:, :3].mean(), rel=0.01)
     # Where the sun meets the egg's edge of shadow, half a pixel of penumbra.
-    away = np.abs(response.composite(fitted, fitted[..., :3] * 0).astype(int) - response.composite(full, full[..., :3] * 0))
+    away = np.abs(
+        response.composite(fitted, fitted[..., :3] * 0).astype(int) - response.composite(full, full[..., :3] * 0)
+    )
     assert np.mean(away) < 1.5
     assert np.percentile(away, 99) < 12
