@@ -16,7 +16,7 @@ from PIL import Image
 from manifests.assets import AnnySource
 from manifests.bodies import FAMILIES, BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
-from manifests.frames import look_at
+from manifests.frames import camera_centre, look_at
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
@@ -40,8 +40,8 @@ WHO = (
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
                     gesture=2, faces={"happy": 4, "neutral": 1, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.35, patterns={"plain": 3, "stripes": 2, "checks": 2, "print": 2}, fit=(0.05, 0.5),
-                    hats={"none": 12, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
+WORN = ClothesPrior(coat=0.35, patterns={"plain": 3, "stripes": 2, "checks": 2, "print": 2}, fit=(0.0, 0.35),
+                    hats={"none": 16, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
@@ -102,7 +102,8 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
     # ``aside`` is the camera's left; beside company there is room for it.
     slid = -0.25 * side if side else rng.uniform(-0.22, 0.22)
     target = target + aside * slid * tall * wide / 1.5 - np.array([0, 0, (wide - 1.35) * 0.3 * tall])
-    focal = 2.36 * height
+    # From an arm's length, as with a telephone, to some steps back.
+    focal = rng.uniform(1.5, 2.5) * height
     distance = wide * tall / height * focal
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
     eye = target + way * distance + np.array([0, 0, distance * rng.uniform(-0.06, 0.12)])
@@ -121,16 +122,20 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     # Two in five have a hard lamp beside the surroundings' own light: a flash, the low sun.
     hard = rng.random() < 0.4
     prior = LightPrior(strength=(0.4, 0.6) if hard else (0.9, 1.6))
-    # Before the dark studio people look cut out; photographs of the street have none.
-    maps = [m for m in lighting.environments(prior, Path()) if m[0] != "studio"]
+    # Before the dark studio people look cut out, and a night sky takes minutes: photographs of the street have neither.
+    maps = [m for m in lighting.environments(prior, Path()) if m[0] not in ("studio", "night")]
     light = lighting.draw_lighting(prior, maps, rng)
-    # Down, and with the camera's view or across it.
-    ahead = view.world_to_camera[2, :3] * [1, 1, 0]
-    swing = rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)
-    way = turned(ahead, swing) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
-    if hard:
+    right, down, ahead = view.world_to_camera[:3, :3]
+    if hard and rng.random() < 0.5:
+        flash = camera_centre(view.world_to_camera) - 0.06 * down + 0.05 * right
+        watts = 4.0 * float(np.sum((flash - facing(someone)[0]) ** 2)) * rng.uniform(0.7, 1.5)
+        light.lamps.append(Lamp("area", flash, ahead, watts, 0.04))
+    elif hard:
+        # Down, and with the camera's view or across it.
+        level = ahead * [1, 1, 0]
+        way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
-    light = lighting.metered(light, view)
+    light = lighting.balanced(lighting.metered(light, view), view)
     people = [someone]
     if side:
         people.append(company(number, someone, view, side, rng))

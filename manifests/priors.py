@@ -84,6 +84,11 @@ class CameraPrior(Model):
         description="by the light's own strength, or, where the environment is the background, for each view by what falls "
         "on surfaces that face its camera, whatever lighting.strength says",
     )
+    white_balance: Literal["scene", "subject"] = Field(
+        "scene",
+        description="colours as the light makes them, or, where the environment is the background, nearly as in white light, "
+        "for each view by what falls on surfaces that face its camera",
+    )
     min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")
 
 

@@ -20,6 +20,7 @@ FRAMINGS = ("face", "upper", "full")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 XY = pa.list_(pa.float32(), 2)
 XYZ = pa.list_(pa.float32(), 3)
+RGB = pa.list_(pa.float32(), 3)
 PERSON = pa.struct(
     [
         ("asset_id", pa.string()),
@@ -151,6 +152,16 @@ RENDERED = (
         "share of pixels on which the two engines agree within 0.1 mm, opaque and strand apart",
     ),
     Field("engine", ENGINE, "struct", "renderer, version, samples, denoiser"),
+    Field(
+        "white_balance",
+        RGB,
+        "3 float32",
+        "what the camera multiplied the light's linear red, green and blue by; null where colours are as the light made them",
+        "",
+        "",
+        True,
+        True,
+    ),
 )
 
 CURATED = (
@@ -261,6 +272,7 @@ class RenderedSample:
     float32 unit, OpenCV camera frame, 0 where ``mask`` is 0. ``albedo``: (H, W, 3) uint8 sRGB. ``alpha``, ``mask``,
     ``segmentation``: (H, W) uint8.
     ``K``: (3, 3) float64 px. ``world_to_camera``: (4, 4) float64. ``rights``: dicts with the keys of RIGHTS.
+    ``white_balance``: linear RGB gains, None for none.
     """
 
     sample_id: str
@@ -283,6 +295,7 @@ class RenderedSample:
     normal_shading: np.ndarray | None = None
     albedo: np.ndarray | None = None
     segmentation: np.ndarray | None = None
+    white_balance: tuple[float, float, float] | None = None
 
 
 def markdown_table(kind: str) -> str:

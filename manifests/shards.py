@@ -78,6 +78,7 @@ def row_of(sample: RenderedSample, coding: Coding | None = None) -> dict[str, An
         "rights": s.rights,
         "agreement": s.agreement,
         "engine": s.engine,
+        "white_balance": None if s.white_balance is None else list(s.white_balance),
     }
 
 
@@ -106,6 +107,7 @@ def sample_of(row: dict[str, Any]) -> RenderedSample:
         rights=row["rights"],
         agreement=row["agreement"],
         engine=row["engine"],
+        white_balance=tuple(gains) if (gains := row.get("white_balance")) is not None else None,
     )
 
 

@@ -24,6 +24,8 @@ SUFFIXES = (".exr", ".hdr")
 MEAN_RADIANCE = 0.7
 # What a metering camera brings matt white that faces it to, and how much of the way, in stops: cameras stop short of it.
 METERED, METERED_SHARE = 0.9, 0.85
+# How much of the light's own colour white balance takes away: evenings stay warm.
+BALANCED_SHARE = 0.75
 # No camera sees by a map that is all but black, nor before one that is a lamp.
 MOST_GAIN = 16.0
 # From so many pixels a texel on the background is out of focus; radius of the disc.
@@ -94,17 +96,29 @@ def draw_lamps(prior: LightPrior, rng: np.random.Generator) -> list[Lamp]:
 
 
 def metered(lighting: Lighting, camera: Camera) -> Lighting:
-    """``lighting`` at the strength at which what faces ``camera`` is exposed as a photographer would have it.
-
-    Light is measured on surfaces towards the camera and 27 degrees up and to both sides of it, unshadowed.
-    """
-    right, down, ahead = camera.world_to_camera[:3, :3]
-    normals = np.stack([-ahead, -ahead - down / 2, -ahead - right / 2, -ahead + right / 2])
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    found = float((irradiance(lighting, normals) @ response.LUMA).mean())
+    """``lighting`` at the strength at which what faces ``camera`` is exposed as a photographer would have it."""
+    found = float(_on_subject(lighting, camera) @ response.LUMA)
     gain = float(np.clip((METERED / max(found, 1e-3)) ** METERED_SHARE, 1 / MOST_GAIN, MOST_GAIN))
     lamps = [dataclasses.replace(lamp, strength=lamp.strength * gain) for lamp in lighting.lamps]
     return dataclasses.replace(lighting, strength=lighting.strength * gain, lamps=lamps)
+
+
+def balanced(lighting: Lighting, camera: Camera) -> Lighting:
+    """``lighting`` of the colour in which what faces ``camera`` is nearly white, as bright as before."""
+    found = np.maximum(_on_subject(lighting, camera), 1e-6)
+    colour = np.maximum(found / (found @ response.LUMA), 1 / MOST_GAIN)
+    gains = colour**-BALANCED_SHARE
+    gains /= (colour * gains) @ response.LUMA
+    red, green, blue = (float(a * b) for a, b in zip(lighting.balance, gains))
+    return dataclasses.replace(lighting, balance=(red, green, blue))
+
+
+def _on_subject(lighting: Lighting, camera: Camera) -> np.ndarray:
+    """(3,) linear: what matt white towards the camera, and 27 degrees up and to both sides of it, sends back unshadowed."""
+    right, down, ahead = camera.world_to_camera[:3, :3]
+    normals = np.stack([-ahead, -ahead - down / 2, -ahead - right / 2, -ahead + right / 2])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return irradiance(lighting, normals).mean(axis=0)
 
 
 def described(lighting: Lighting, backdrop: Backdrop | None) -> dict[str, Any]:
@@ -185,7 +199,7 @@ def background(camera: Camera, lighting: Lighting) -> np.ndarray:
     x, y = (uv[..., 0] * width - 0.5).astype(np.float32), (uv[..., 1] * height - 0.5).astype(np.float32)
     padded = np.concatenate([picture[:, -1:], picture, picture[:, :1]], axis=1)
     seen = cv2.remap(padded, x + 1, np.clip(y, 0, height - 1), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return seen * np.float32(lighting.strength)
+    return seen * np.asarray(lighting.balance, np.float32) * np.float32(lighting.strength)
 
 
 def behind(scene: Scene) -> np.ndarray:
@@ -248,6 +262,7 @@ def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
     in_map = normals.astype(np.float64) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     # Order 2 rings below zero opposite a strong sun.
     light = np.maximum(_basis(in_map) @ _harmonics(lighting.path), 0.0) * lighting.strength
+    # Lamps are white.
     for lamp in lighting.lamps:
         facing = np.clip(-normals @ lamp.direction, 0, 1)[:, None]
         if lamp.kind == "sun":
@@ -256,7 +271,7 @@ def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
             # A flat lamp of P watts sends P / pi per steradian straight ahead.
             distance = np.linalg.norm(lamp.position - [0.0, 0.0, CHEST_M])
             light = light + facing * lamp.strength / (np.pi * distance) ** 2
-    return light
+    return light * lighting.balance
 
 
 def _sha256(path: Path) -> str:

@@ -181,7 +181,10 @@ class Lamp:
 
 @dataclasses.dataclass
 class Lighting:
-    """An equirectangular environment. ``path``: EXR or HDR file. ``yaw_deg`` turns it counter-clockwise about z."""
+    """An equirectangular environment. ``path``: EXR or HDR file. ``yaw_deg`` turns it counter-clockwise about z.
+
+    ``balance``: linear RGB that a camera's white balance multiplies all of its light by, lamps' too.
+    """
 
     environment: str
     path: str
@@ -189,6 +192,7 @@ class Lighting:
     strength: float
     rights: dict[str, Any]
     lamps: list[Lamp] = dataclasses.field(default_factory=list)
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass

@@ -180,6 +180,7 @@ class Renderer:
             world_to_camera=scene.camera.world_to_camera,
             framing=spec.framing,
             lighting=lighting.described(scene.lighting, scene.backdrop),
+            white_balance=scene.lighting.balance if self._stage.camera.white_balance == "subject" else None,
             rights=rights,
             agreement={"opaque": share, "strand": strands},
             engine={
@@ -255,7 +256,7 @@ class Studio:
     def scene(self, spec: SampleSpec) -> Scene:
         """Everything the sample shows. People and light are drawn from generator(stage seed, "scene", its number), once
         for all views of a scene; camera, background and noise from (stage seed, "sample", index). A view that is metered
-        or stands before a photograph has its own strength of light.
+        or balanced, or stands before a photograph has its own strength of light.
 
         Raises AssetError, and SampleRejected when no camera sees the subject as the job asks.
         """
@@ -281,6 +282,8 @@ class Studio:
         # A photograph behind was metered when it was taken.
         if behind is None and stage.camera.exposure == "subject":
             light = lighting.metered(light, camera)
+        if behind is None and stage.camera.white_balance == "subject":
+            light = lighting.balanced(light, camera)
         people = self._seen_by(camera, everyone)
         return Scene(people, camera, light, int(rng.integers(2**31)), behind, background.ground_shadows)
 

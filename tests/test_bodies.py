@@ -15,6 +15,7 @@ from manifests.bodies import BUILDS, SEXES, TONES, BodyPrior
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio
 from render.people import builds, face, joints, shape
+from render.people.anchors_face import Face
 from render.people.body import groups
 from render.people.features import inner_pieces
 
@@ -168,7 +169,8 @@ def test_an_open_jaw_takes_the_lower_teeth_along_and_shut_eyes_their_lashes():
     body, _ = _studio()
     plain = {"age": 0.67, "gender": 0.5}
     still = body.posed(plain, {})
-    kinds = {p.kind: p for p in inner_pieces(still)}
+    seam = Face(body.template, groups()).lip_rings()[1][0]
+    kinds = {p.kind: p for p in inner_pieces(still, seam)}
     assert set(kinds) == {"teeth", "tongue", "lashes"}
     assert all(len(p.quads) > 40 for p in kinds.values())
     open_jaw = body.posed(plain, {}, face={"jawOpen": 1.0}).vertices - still.vertices
@@ -181,6 +183,34 @@ def test_an_open_jaw_takes_the_lower_teeth_along_and_shut_eyes_their_lashes():
     )
     assert shut[left, 2].min() < -0.005
     assert np.abs(shut[right]).max() < 0.001
+
+
+@pytest.mark.engine
+def test_upper_teeth_are_right_behind_the_lips_however_the_head_is_turned():
+    body, _ = _studio()
+    seam = Face(body.template, groups()).lip_rings()[1][0]
+    upper, lower = (np.unique(groups()[f"helper-{row}-teeth"]) for row in ("upper", "lower"))
+    for age, turn in (
+        (0.2, [0.0, 0.0, 0.0]),
+        (0.67, [0.0, 0.0, 0.0]),
+        (0.67, [0.7, 0.0, 0.0]),
+        (0.67, [0.2, 0.3, 0.9]),
+    ):
+        posed = body.posed({"age": age, "gender": 0.5}, {"head": np.array(turn)})
+        teeth = next(p for p in inner_pieces(posed, seam) if p.kind == "teeth").vertices
+        assert np.array_equal(teeth[lower], posed.vertices[lower])
+        # Seen from the head: its own left and up, whatever the pose.
+        eyes = [posed.vertices[np.unique(groups()[f"helper-{s}-eye"])].mean(axis=0) for s in "lr"]
+        left = (eyes[0] - eyes[1]) / np.linalg.norm(eyes[0] - eyes[1])
+        down = posed.vertices[seam] - np.mean(eyes, axis=0)
+        ahead = np.cross(down, left)
+        moved = (teeth - posed.vertices)[upper]
+        assert np.ptp(moved, axis=0).max() < 1e-9
+        assert np.abs(moved[0] @ left) < 1e-4
+        assert moved[0] @ ahead > 0.8 * np.linalg.norm(moved[0]) * np.linalg.norm(ahead)
+        assert 0.002 < np.linalg.norm(moved[0]) < 0.0081
+        behind = np.linalg.norm(teeth[upper] - posed.vertices[seam], axis=1).min()
+        assert 0.0015 < behind < 0.012
 
 
 @pytest.mark.engine

@@ -173,6 +173,17 @@ def test_a_frame_on_which_the_engines_disagree_is_rejected():
         verify.check("s", truth.depth, truth.mask, off, Verify())
     with pytest.raises(SampleRejected, match="nobody"):
         verify.check("s", truth.depth * 0, truth.mask * 0, truth.depth * 0, Verify())
+    # Of strands two pixels may differ where there are few, not three.
+    hair = np.zeros(truth.mask.shape, bool)
+    at = np.argwhere(truth.mask > 0)[:8]
+    hair[tuple(at.T)] = True
+    for wrong in (1, 2):
+        off = truth.depth.copy()
+        off[tuple(at[:wrong].T)] += 0.01
+        assert verify.check("s", truth.depth, truth.mask, off, Verify(), strand=hair)[1] == pytest.approx(1 - wrong / 8)
+    off[tuple(at[:3].T)] = 5.0
+    with pytest.raises(SampleRejected, match=r"62\.50% of the strands"):
+        verify.check("s", truth.depth, truth.mask, off, Verify(), strand=hair)
 
 
 def test_visible_fraction_counts_what_frame_and_others_hide():

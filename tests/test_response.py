@@ -10,10 +10,11 @@ import pytest
 from manifests import frames, plan
 from manifests.job import Engine, RenderStage
 from manifests.priors import BackgroundPrior, CameraPrior
+from manifests.shards import row_of, sample_of
 from render import lighting, response
 from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
 from render.stage import Geometry, Studio, finish
-from tests import bodies
+from tests import bodies, samples
 
 RNG = np.random.default_rng(4)
 
@@ -139,6 +140,62 @@ def test_exposure_by_the_subject_is_a_jobs_to_ask_for(tmp_path):
     assert made.lighting == same.lighting
     with pytest.raises(ValueError, match="exposure"):
         CameraPrior(exposure="auto")
+
+
+def test_white_balance_takes_most_of_the_lights_colour_and_none_of_its_brightness(tmp_path):
+    warm = np.ones((16, 32, 3), np.float32) * np.float32([0.3, 0.6, 1.0])
+    cv2.imwrite(str(tmp_path / "warm.hdr"), warm)
+    light, camera = Lighting("warm", str(tmp_path / "warm.hdr"), 0.0, 1.0, {}), seen_from(0.0)
+    ahead = -camera.world_to_camera[2:3, :3]
+    done = lighting.balanced(light, camera)
+    before, after = (lighting.irradiance(x, ahead)[0] for x in (light, done))
+    assert before[0] / before[2] == pytest.approx(1 / 0.3, rel=0.02)
+    assert after[0] / after[2] == pytest.approx((1 / 0.3) ** 0.25, rel=0.02)
+    assert after @ response.LUMA == pytest.approx(before @ response.LUMA, rel=1e-3)
+    # Behind people the same camera sees the same colours.
+    shown = lighting.background(camera, done)
+    assert np.allclose(shown / lighting.background(camera, light), done.balance, rtol=1e-4)
+    # White light stays as it is, and twice is not once.
+    white = sky(tmp_path, "white", np.ones((16, 32)))
+    assert np.allclose(lighting.balanced(white, camera).balance, 1.0, atol=1e-3)
+    lamp = Lamp("sun", np.zeros(3), np.array([-1.0, 0, 0]), 3.0, 1.0)
+    lit = lighting.balanced(dataclasses.replace(light, lamps=[lamp]), camera)
+    assert lit.balance[2] < done.balance[2]
+
+
+@pytest.mark.engine
+def test_cycles_and_the_background_show_the_same_balanced_light(tmp_path):
+    from render.blender.engine import BlenderEngine
+
+    light = dataclasses.replace(sky(tmp_path, "even", np.full((16, 32), 0.4)), balance=(0.6, 1.0, 1.7))
+    people = [bodies.person("egg", bodies.egg(np.random.default_rng(0)))]
+    K = np.array([[60.0, 0, 32], [0, 60.0, 32], [0, 0, 1]])
+    camera = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 64, 64, "full")
+    engine = BlenderEngine(Engine(samples=64, denoiser="none"), 1, tmp_path)
+    plain = engine.render(Scene(people, camera, dataclasses.replace(light, balance=(1.0, 1.0, 1.0)), 0), None).rgba
+    made = engine.render(Scene(people, camera, light, 0), None).rgba
+    on = plain[..., 3] == 1
+    assert np.allclose(made[on][:, :3].mean(axis=0) / plain[on][:, :3].mean(axis=0), light.balance, rtol=0.01)
+    # Lamps are balanced with the rest.
+    lamps = [Lamp("sun", np.zeros(3), np.array([0, 0.8, -0.6]), 3.0, 1.0)]
+    dark = dataclasses.replace(light, strength=1e-6, lamps=lamps)
+    white = dataclasses.replace(dark, balance=(1.0, 1.0, 1.0))
+    plain, made = (engine.render(Scene(people, camera, x, 0), None).rgba for x in (white, dark))
+    assert np.allclose(made[on][:, :3].mean(axis=0) / plain[on][:, :3].mean(axis=0), light.balance, rtol=0.01)
+
+
+def test_a_rows_white_balance_is_what_its_light_was_multiplied_by(tmp_path):
+    stage = RenderStage(samples=1, width=96, height=128, camera=CameraPrior(white_balance="subject"))
+    spec = plan.sample_spec(stage, "d" * 64, bodies.Pool().planned(), 0)
+    made = Studio(stage, Path("/"), tmp_path, [bodies.Pool()]).scene(spec)
+    plain = stage.model_copy(update={"camera": CameraPrior()})
+    same = Studio(plain, Path("/"), tmp_path, [bodies.Pool()]).scene(spec)
+    assert made.lighting == lighting.balanced(same.lighting, same.camera)
+    assert same.lighting.balance == (1.0, 1.0, 1.0)
+    sample = samples.ball(0)
+    sample.white_balance = made.lighting.balance
+    assert sample_of(row_of(sample)).white_balance == pytest.approx(made.lighting.balance)
+    assert sample_of(row_of(samples.ball(0))).white_balance is None
 
 
 def test_texels_of_an_environment_are_out_of_focus_where_they_would_show(tmp_path):

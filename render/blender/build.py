@@ -82,12 +82,12 @@ def build_ground() -> None:
     bpy.context.scene.collection.objects.link(obj)
 
 
-def build_lamp(lamp: Lamp) -> None:
-    """A sun or a square area lamp."""
+def build_lamp(lamp: Lamp, balance: tuple[float, float, float]) -> None:
+    """A sun or a square area lamp, of the colour ``balance``."""
     from mathutils import Vector
 
     data = bpy.data.lights.new(lamp.kind, "SUN" if lamp.kind == "sun" else "AREA")
-    data.energy = lamp.strength
+    data.energy, data.color = lamp.strength, balance
     if lamp.kind == "sun":
         data.angle = np.radians(lamp.size)
     else:
@@ -117,7 +117,7 @@ def build_world(lighting: Lighting, picture: np.ndarray) -> None:
     image = bpy.data.images.new("environment", width, height, alpha=False, float_buffer=True)
     image.colorspace_settings.name = "Linear Rec.709"
     rgba = np.ones((height, width, 4), np.float32)
-    rgba[..., :3] = picture[::-1]
+    rgba[..., :3] = picture[::-1] * np.asarray(lighting.balance, np.float32)
     image.pixels.foreach_set(rgba.ravel())
     image.update()
     environment.image = image

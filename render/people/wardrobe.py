@@ -32,6 +32,7 @@ class Wardrobe:
         self._quads = groups()
         self._limb = limbs_of(body.vertex_bone)
         self.tailor = Tailor(body, self._limb)
+        self._seam = Face(body.template, self._quads).lip_rings()[1][0]
         self._face = FaceMarks(body.template, self._quads)
         self._barber = Barber(body)
         self._caps = Caps(body.template, self._limb)
@@ -53,7 +54,7 @@ class Wardrobe:
         else:
             pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
             pieces += self._eyes(posed.vertices)
-        pieces += inner_pieces(posed)
+        pieces += inner_pieces(posed, self._seam)
         hair: list[Piece] = []
         strands: list[Strands] = []
         if look.detail == "full":
