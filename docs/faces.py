@@ -40,8 +40,8 @@ WHO = (
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
                     gesture=2, faces={"happy": 4, "neutral": 1, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.35, patterns={"plain": 3, "stripes": 2, "checks": 2, "print": 2}, fit=(0.0, 0.35),
-                    hats={"none": 16, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
+WORN = ClothesPrior(coat=0.35, patterns={"plain": 2, "stripes": 2, "checks": 3, "print": 1.5}, fit=(0.0, 0.35),
+                    hats={"none": 24, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 

@@ -16,7 +16,7 @@ from manifests.seeds import generator
 from render.people.body import Body, Posed, groups
 from render.people.hair_face import beard, brows
 from render.people.hair_gather import gathered
-from render.people.hair_grow import Head, Room, Style, grow, shortened
+from render.people.hair_grow import Head, Room, Style, grow, shortened, smooth_noise
 from render.people.hair_look import WHITE, HairLook
 from render.people.hair_proxy import hull
 from render.people.hair_scalp import Scalp, eyes_and_size, hairline
@@ -36,6 +36,8 @@ HAIRY = 0.3
 # Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
 TINT, DEEP, DULL = 0.75, 0.6, 0.95
 TIP = 0.35
+# How much locks differ in brightness, as a logarithm, and over how many head units.
+LOCKS, LOCK_WIDE = 0.25, 0.05
 # Hairs that one strand stands for: a scalp has about 100,000 of them, a beard and two brows fewer.
 HAIRS = {"hair": 5, "beard": 2, "brows": 2}
 
@@ -124,7 +126,7 @@ class Barber:
 def cover(hair: HairLook, at: np.ndarray) -> np.ndarray:
     """(N,) 0 bare to 1: how dense hair grows at head coordinates ``at`` (N, 3)."""
     rng = generator(hair.seed, "hairline")
-    ragged = hairline(at, hair.recede) + 0.02 * np.sin(at @ rng.normal(0, 14, (3, 4)) + rng.uniform(0, 6.3, 4)).mean(1)
+    ragged = hairline(at, hair.recede) + 0.03 * np.sin(at @ rng.normal(0, 14, (3, 4)) + rng.uniform(0, 6.3, 4)).mean(1)
     t = np.clip(ragged / FADE, 0, 1)
     density = t * t * (3 - 2 * t)
     if hair.crown > 0:
@@ -164,10 +166,12 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
         else (hair.own_color, hair.own_grey * (0.5 if name == "brows" else 1.1))
     )
     base = hair.beard_color if name == "beard" else base
-    shade = np.clip(rng.normal(1, 0.14, (n, 1)), 0.5, 1.7)
-    # Locks differ a little; grey comes hair by hair, and a strand stands for several.
+    # Hairs differ a little and locks more: alike, they are a wig.
+    lock = np.exp(LOCKS * smooth_noise(rng, head.at(grown[:, 0]), LOCK_WIDE, 1))
+    shade = np.clip(rng.normal(1, 0.14, (n, 1)) * lock, 0.4, 2.0)
+    # Grey comes hair by hair, and a strand stands for several.
     white = rng.binomial(HAIRS[name], min(grey, 1.0), (n, 1)) / HAIRS[name]
-    color = white * np.array(WHITE) * (0.75 + 0.25 * shade) + (1 - white) * np.array(base) * shade
+    color = white * np.array(WHITE) * (0.5 + 0.5 * shade) + (1 - white) * np.array(base) * shade
     mean = tuple(float(c) for c in color.mean(axis=0))
     proxy = Mesh(
         vertices=back(points).astype(np.float32),

@@ -17,7 +17,7 @@ COMB_M = 0.09
 # And it keeps its direction over about this length.
 STIFF_M = 0.018
 # Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M and from SHORT_M on.
-STRAY, BENT, BEND_M, SHORT_M = 0.012, 0.016, 0.11, 0.03
+STRAY, BENT, BEND_M, SHORT_M = 0.015, 0.026, 0.11, 0.03
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     # Fly-aways lie over the others, up to twice as far out; short hair has none.
     stray = (rng.random(n) < STRAY) & (length > 2 * SHORT_M)
     layer[stray] = 1 + rng.random(stray.sum()) ** 2
-    lean = _smooth_noise(rng, at, 0.22, 3) * 0.35 + _smooth_noise(rng, at, 0.06, 3) * 0.25
+    lean = smooth_noise(rng, at, 0.22, 3) * 0.35 + smooth_noise(rng, at, 0.06, 3) * 0.25
     flow = _flow(style, at, normals)
     d = _unit(normals * style.lift + flow * (1 - style.lift) + lean * 0.5)
     p, out = roots.copy(), [roots]
@@ -235,8 +235,8 @@ def _clumped(
 def _bent(strands: np.ndarray, at: np.ndarray, stray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Strands (N, K, 3) that bend aside and back as they hang, those of a neighbourhood alike, ``stray`` (N,) ones by themselves."""
     along, one, two = _frames(strands)
-    phase = np.where(stray[:, None], rng.uniform(0, 2 * np.pi, (len(at), 2)), 2.2 * _smooth_noise(rng, at, 0.14, 2))
-    turns = 2 * np.pi * along / (BEND_M * np.exp(0.35 * _smooth_noise(rng, at, 0.1, 1)))
+    phase = np.where(stray[:, None], rng.uniform(0, 2 * np.pi, (len(at), 2)), 2.2 * smooth_noise(rng, at, 0.14, 2))
+    turns = 2 * np.pi * along / (BEND_M * np.exp(0.35 * smooth_noise(rng, at, 0.1, 1)))
     wide = BENT * np.maximum(along - SHORT_M, 0) * np.where(stray, 2.5, 1.0)[:, None]
     first, second = (np.sin(turns + phase[:, c : c + 1]) - np.sin(phase[:, c : c + 1]) for c in (0, 1))
     return strands + (wide * first)[..., None] * one + (wide * second)[..., None] * two
@@ -267,7 +267,7 @@ def _frames(strands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return along, one, np.cross(tangent, one)
 
 
-def _smooth_noise(rng: np.random.Generator, at: np.ndarray, wavelength: float, channels: int) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, at: np.ndarray, wavelength: float, channels: int) -> np.ndarray:
     """(N, channels) of about unit spread that changes over ``wavelength`` head units."""
     waves = rng.normal(0, 1 / wavelength, (12, 3))
     phase, weight = rng.uniform(0, 2 * np.pi, 12), rng.normal(0, 1 / np.sqrt(6), (12, channels))

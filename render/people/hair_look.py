@@ -151,13 +151,13 @@ STYLES: dict[str, Style | None] = {
     "pixie": Style(
         0.075, 0.04, 0.05, 0.08, lift=0.4, comb=1.0, fall=0.4, volume=0.012, part=0.25, sweep=-0.7, clump=0.6, points=10
     ),
-    "bob": Style(0.22, 0.19, 0.17, 0.22, lift=0.35, comb=0.9, fall=0.8, volume=0.014, clump=0.35, points=14),
+    "bob": Style(0.22, 0.19, 0.17, 0.22, lift=0.35, comb=0.9, fall=0.8, volume=0.014, clump=0.5, points=14),
     "fringe_bob": Style(
-        0.22, 0.19, 0.17, 0.085, lift=0.3, comb=0.9, fall=0.9, volume=0.012, sweep=-1.0, clump=0.35, points=14
+        0.22, 0.19, 0.17, 0.085, lift=0.3, comb=0.9, fall=0.9, volume=0.012, sweep=-1.0, clump=0.5, points=14
     ),
-    "long": Style(0.46, 0.42, 0.40, 0.46, lift=0.3, comb=0.8, fall=0.9, volume=0.012, clump=0.45, points=20),
+    "long": Style(0.46, 0.42, 0.40, 0.46, lift=0.3, comb=0.8, fall=0.9, volume=0.012, clump=0.65, points=20),
     "long_fringe": Style(
-        0.44, 0.40, 0.40, 0.08, lift=0.3, comb=0.8, fall=0.9, volume=0.012, sweep=-1.0, clump=0.45, points=20
+        0.44, 0.40, 0.40, 0.08, lift=0.3, comb=0.8, fall=0.9, volume=0.012, sweep=-1.0, clump=0.6, points=20
     ),
     "wavy": Style(
         0.40,
