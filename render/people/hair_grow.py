@@ -17,7 +17,7 @@ COMB_M = 0.09
 # And it keeps its direction over about this length.
 STIFF_M = 0.018
 # Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M and from SHORT_M on.
-STRAY, BENT, BEND_M, SHORT_M = 0.015, 0.026, 0.11, 0.03
+STRAY, BENT, BEND_M, SHORT_M = 0.012, 0.018, 0.11, 0.03
 
 
 @dataclasses.dataclass(frozen=True)
