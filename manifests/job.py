@@ -41,7 +41,7 @@ class Verify(Model):
 
     tolerance_m: float = Field(1e-4, gt=0)
     opaque_share: Share = 0.999
-    strand_share: Share = 0.9
+    strand_share: Share = Field(0.9, description="of strands' pixels; two may differ however few there are")
 
 
 class RenderStage(Model):

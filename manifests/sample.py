@@ -20,7 +20,8 @@ FRAMINGS = ("face", "upper", "full")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 XY = pa.list_(pa.float32(), 2)
 XYZ = pa.list_(pa.float32(), 3)
-RGB = pa.list_(pa.float32(), 3)
+# Of no fixed length: Parquet cannot read back a null among lists that have one.
+RGB = pa.list_(pa.float32())
 PERSON = pa.struct(
     [
         ("asset_id", pa.string()),
@@ -155,7 +156,7 @@ RENDERED = (
     Field(
         "white_balance",
         RGB,
-        "3 float32",
+        "list of 3 float32",
         "what the camera multiplied the light's linear red, green and blue by; null where colours are as the light made them",
         "",
         "",

@@ -183,7 +183,7 @@ class Lamp:
 class Lighting:
     """An equirectangular environment. ``path``: EXR or HDR file. ``yaw_deg`` turns it counter-clockwise about z.
 
-    ``balance``: linear RGB that a camera's white balance multiplies all of its light by, lamps' too.
+    ``balance``: linear RGB that a camera's white balance multiplies all of its light by, lamps' too; None for none.
     """
 
     environment: str
@@ -192,7 +192,12 @@ class Lighting:
     strength: float
     rights: dict[str, Any]
     lamps: list[Lamp] = dataclasses.field(default_factory=list)
-    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    balance: tuple[float, float, float] | None = None
+
+    @property
+    def gains(self) -> tuple[float, float, float]:
+        """``balance`` as factors."""
+        return self.balance or (1.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass

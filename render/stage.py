@@ -180,7 +180,7 @@ class Renderer:
             world_to_camera=scene.camera.world_to_camera,
             framing=spec.framing,
             lighting=lighting.described(scene.lighting, scene.backdrop),
-            white_balance=scene.lighting.balance if self._stage.camera.white_balance == "subject" else None,
+            white_balance=scene.lighting.balance,
             rights=rights,
             agreement={"opaque": share, "strand": strands},
             engine={

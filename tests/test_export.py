@@ -70,7 +70,10 @@ def store(folder: Path, made: list[dict], kind: str = "rendered") -> Path:
 
 @pytest.fixture(scope="module")
 def truth() -> list[RenderedSample]:
-    return [figure(i) for i in range(3)]
+    made = [figure(i) for i in range(3)]
+    # Some rows' cameras balanced colours and some did not.
+    made[1].white_balance = (0.75, 1.0, 1.5)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +261,7 @@ def test_parquet_reads_through_pandas_and_datasets(tmp_path, stored, truth):
         assert np.array_equal(np.asarray(opened[i]["alpha"]), sample.alpha)
         assert opened[i]["image"].size == (96, 128)
         assert opened[i]["segmentation"] is None
+        assert opened[i]["white_balance"] == (None if sample.white_balance is None else list(sample.white_balance))
         assert np.array_equal(opened[i]["people"][1]["keypoints"], sample.people[1].keypoints)
 
 

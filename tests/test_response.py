@@ -13,8 +13,8 @@ from manifests.priors import BackgroundPrior, CameraPrior
 from manifests.shards import row_of, sample_of
 from render import lighting, response
 from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
-from render.stage import Geometry, Studio, finish
-from tests import bodies, samples
+from render.stage import Geometry, Renderer, Studio, finish
+from tests import bodies
 
 RNG = np.random.default_rng(4)
 
@@ -89,6 +89,13 @@ def sky(folder: Path, name: str, texels: np.ndarray) -> Lighting:
     return Lighting(name, str(path), 0.0, 1.0, {})
 
 
+def coloured(folder: Path, name: str, rgb: tuple[float, float, float]) -> Lighting:
+    """Even light of one colour."""
+    path = folder / f"{name}.hdr"
+    cv2.imwrite(str(path), np.ones((16, 32, 3), np.float32) * np.float32(rgb[::-1]))
+    return Lighting(name, str(path), 0.0, 1.0, {})
+
+
 def seen_from(azimuth: float, focal: float = 120.0) -> Camera:
     K = np.array([[focal, 0, 48], [0, focal, 64], [0, 0, 1]])
     eye = np.array([3 * np.cos(azimuth), 3 * np.sin(azimuth), 1.5])
@@ -143,9 +150,7 @@ def test_exposure_by_the_subject_is_a_jobs_to_ask_for(tmp_path):
 
 
 def test_white_balance_takes_most_of_the_lights_colour_and_none_of_its_brightness(tmp_path):
-    warm = np.ones((16, 32, 3), np.float32) * np.float32([0.3, 0.6, 1.0])
-    cv2.imwrite(str(tmp_path / "warm.hdr"), warm)
-    light, camera = Lighting("warm", str(tmp_path / "warm.hdr"), 0.0, 1.0, {}), seen_from(0.0)
+    light, camera = coloured(tmp_path, "warm", (1.0, 0.6, 0.3)), seen_from(0.0)
     ahead = -camera.world_to_camera[2:3, :3]
     done = lighting.balanced(light, camera)
     before, after = (lighting.irradiance(x, ahead)[0] for x in (light, done))
@@ -155,7 +160,11 @@ def test_white_balance_takes_most_of_the_lights_colour_and_none_of_its_brightnes
     # Behind people the same camera sees the same colours.
     shown = lighting.background(camera, done)
     assert np.allclose(shown / lighting.background(camera, light), done.balance, rtol=1e-4)
-    # White light stays as it is, and twice is not once.
+    # All but one colour is hardly there: no gain brings it, and none is dimmed for it.
+    blue = coloured(tmp_path, "blue", (1e-3, 1e-3, 1.0))
+    made = lighting.irradiance(lighting.balanced(blue, camera), ahead)[0]
+    assert made @ response.LUMA == pytest.approx(lighting.irradiance(blue, ahead)[0] @ response.LUMA, rel=1e-3)
+    # White light stays as it is; a white lamp leaves less to take away.
     white = sky(tmp_path, "white", np.ones((16, 32)))
     assert np.allclose(lighting.balanced(white, camera).balance, 1.0, atol=1e-3)
     lamp = Lamp("sun", np.zeros(3), np.array([-1.0, 0, 0]), 3.0, 1.0)
@@ -172,30 +181,41 @@ def test_cycles_and_the_background_show_the_same_balanced_light(tmp_path):
     K = np.array([[60.0, 0, 32], [0, 60.0, 32], [0, 0, 1]])
     camera = Camera(K, frames.look_at(np.array([0, -3.0, 1.0]), np.array([0, 0, 0.7])), 64, 64, "full")
     engine = BlenderEngine(Engine(samples=64, denoiser="none"), 1, tmp_path)
-    plain = engine.render(Scene(people, camera, dataclasses.replace(light, balance=(1.0, 1.0, 1.0)), 0), None).rgba
+    plain = engine.render(Scene(people, camera, dataclasses.replace(light, balance=None), 0), None).rgba
     made = engine.render(Scene(people, camera, light, 0), None).rgba
     on = plain[..., 3] == 1
     assert np.allclose(made[on][:, :3].mean(axis=0) / plain[on][:, :3].mean(axis=0), light.balance, rtol=0.01)
     # Lamps are balanced with the rest.
     lamps = [Lamp("sun", np.zeros(3), np.array([0, 0.8, -0.6]), 3.0, 1.0)]
     dark = dataclasses.replace(light, strength=1e-6, lamps=lamps)
-    white = dataclasses.replace(dark, balance=(1.0, 1.0, 1.0))
+    white = dataclasses.replace(dark, balance=None)
     plain, made = (engine.render(Scene(people, camera, x, 0), None).rgba for x in (white, dark))
     assert np.allclose(made[on][:, :3].mean(axis=0) / plain[on][:, :3].mean(axis=0), light.balance, rtol=0.01)
 
 
+@pytest.mark.engine
 def test_a_rows_white_balance_is_what_its_light_was_multiplied_by(tmp_path):
-    stage = RenderStage(samples=1, width=96, height=128, camera=CameraPrior(white_balance="subject"))
-    spec = plan.sample_spec(stage, "d" * 64, bodies.Pool().planned(), 0)
-    made = Studio(stage, Path("/"), tmp_path, [bodies.Pool()]).scene(spec)
-    plain = stage.model_copy(update={"camera": CameraPrior()})
-    same = Studio(plain, Path("/"), tmp_path, [bodies.Pool()]).scene(spec)
+    small = {"samples": 1, "width": 48, "height": 64, "engine": Engine(samples=1)}
+    balanced = {"camera": CameraPrior(white_balance="subject")}
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos/wall.png"), np.full((64, 48, 3), 90, np.uint8))
+    walled = {"background": BackgroundPrior(photos="photos", estimate_light=False)}
+    found = []
+    for stage in (RenderStage(**small, **balanced), RenderStage(**small), RenderStage(**small, **balanced, **walled)):
+        spec = plan.sample_spec(stage, "d" * 64, bodies.Pool().planned(), 0)
+        studio = Studio(stage, tmp_path, tmp_path, [bodies.Pool()])
+        renderer = Renderer(stage, tmp_path, 1)
+        renderer._studio = studio
+        sample = sample_of(row_of(renderer.render(spec)))
+        found.append((studio.scene(spec), sample.white_balance))
+    (made, gains), (same, none), (_, before_a_wall) = found
     assert made.lighting == lighting.balanced(same.lighting, same.camera)
-    assert same.lighting.balance == (1.0, 1.0, 1.0)
-    sample = samples.ball(0)
-    sample.white_balance = made.lighting.balance
-    assert sample_of(row_of(sample)).white_balance == pytest.approx(made.lighting.balance)
-    assert sample_of(row_of(samples.ball(0))).white_balance is None
+    assert gains == pytest.approx(made.lighting.balance)
+    assert np.ptp(gains) > 0.05
+    assert same.lighting.balance is None
+    assert none is None
+    # A photograph was balanced when it was taken.
+    assert before_a_wall is None
 
 
 def test_texels_of_an_environment_are_out_of_focus_where_they_would_show(tmp_path):

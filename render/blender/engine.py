@@ -229,7 +229,7 @@ class BlenderEngine:
         build_camera(scene.camera)
         build_world(scene.lighting, light_map(scene))
         for lamp in scene.lighting.lamps:
-            build_lamp(lamp, scene.lighting.balance)
+            build_lamp(lamp, scene.lighting.gains)
         around = np.concatenate([np.eye(3), -np.eye(3)])
         light_strands(float(irradiance(scene.lighting, around).mean()))
         # With an environment alone the light tree costs more than it gives; among lamps it finds the near ones.

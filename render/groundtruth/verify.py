@@ -9,7 +9,7 @@ import numpy as np
 from manifests.errors import SampleRejected
 from manifests.job import Verify
 
-# So many pixels of strands may differ whatever their share: of twenty pixels of hair one at an edge would be too many.
+# So many pixels of strands may differ whatever their share: of nine pixels of hair one at an edge would be too many.
 FEW = 2
 
 

@@ -132,6 +132,11 @@ class Face:
         upper = self.middle[seam - RED_RINGS]
         return self._skin.ring(upper, self.middle), self._skin.ring(self.middle[seam], self.middle)
 
+    def upper_seam(self) -> list[int]:
+        """Where the upper lip meets the lower one, from the middle to the person's left corner of the mouth."""
+        ring = self.lip_rings()[1]
+        return arc(ring, ring[0], max(ring, key=lambda v: self.points[v, 0]))
+
     def rings_of_lips(self) -> list[list[int]]:
         """The loops of edges that lips are made of, from the border of the red past the seam into the mouth."""
         seam = self.middle.index(self._seam())

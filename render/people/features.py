@@ -21,16 +21,16 @@ KINDS = {
     "helper-l-eyelashes": "lashes",
     "helper-r-eyelashes": "lashes",
 }
-# The base mesh keeps its teeth a centimetre and more behind the lips. Real ones all but touch them; the lower row has to
-# stay, since below the lip the chin is hollow.
-BEHIND_LIPS_M, FORWARD_M = 0.002, (0.0, 0.008)
+# The base mesh keeps its teeth a centimetre and more behind the lips, which real ones all but touch. The upper row comes
+# forward as far as there is room behind lips and skin; the lower one stays, since below the lip the chin is hollow.
+BEHIND_LIPS_M, ROOM_M, MOST_M = 0.002, 0.001, 0.008
 # Lashes on a quad of their strip, and half their width at root and tip, as shares of its width.
 LASHES, ROOT, TIP = 3, 0.075, 0.012
 
 
-def inner_pieces(posed: Posed, seam: int) -> list[Piece]:
+def inner_pieces(posed: Posed, seam: list[int]) -> list[Piece]:
     """One piece of each kind: "teeth" (both rows), "tongue" and "lashes" (four rows, seen from both sides). ``seam``:
-    the upper lip's vertex in the middle of where the lips meet.
+    as `Face.upper_seam`.
     """
     found: dict[str, list[np.ndarray]] = {}
     for name, quads in groups().items():
@@ -39,20 +39,45 @@ def inner_pieces(posed: Posed, seam: int) -> list[Piece]:
             found.setdefault(kind, []).append(quads)
     lashes = [_combed(posed, quads) for quads in found.pop("lashes")]
     moved = posed.vertices.copy()
-    moved[np.unique(groups()["helper-upper-teeth"])] += _forward(posed, seam)
+    upper = np.unique(groups()["helper-upper-teeth"])
+    moved[upper] += _forward(posed, upper, seam)
     pieces = [Piece(kind, moved, np.concatenate(parts)) for kind, parts in sorted(found.items())]
     points = np.concatenate(lashes).reshape(-1, 3)
     return [Piece("lashes", points, np.arange(len(points), dtype=np.int32).reshape(-1, 4)), *pieces]
 
 
-def _forward(posed: Posed, seam: int) -> np.ndarray:
-    """(3,) metres, posed: what brings the upper teeth up to the lips, wherever the face has those."""
-    upper = np.unique(groups()["helper-upper-teeth"])
-    gap = posed.rest[upper, 1].min() - posed.rest[seam, 1] - BEHIND_LIPS_M
-    turn, _ = Rotation.align_vectors(
-        posed.vertices[upper] - posed.vertices[upper].mean(axis=0), posed.rest[upper] - posed.rest[upper].mean(axis=0)
-    )
-    return turn.apply([0.0, -float(np.clip(gap, *FORWARD_M)), 0.0])
+def _forward(posed: Posed, upper: np.ndarray, seam: list[int]) -> np.ndarray:
+    """(U, 3) metres, posed: what brings the upper row's vertices (U,) up to the lips, wherever the face has those."""
+    row, rest = posed.vertices[upper], posed.rest[upper]
+    turn, _ = Rotation.align_vectors(row - row.mean(axis=0), rest - rest.mean(axis=0))
+    # In the head's own axes: a turned head draws lips and cheeks along.
+    points = turn.apply(posed.vertices, inverse=True)
+    at, lips = points[upper], points[seam]
+    aside, middle = np.abs(at[:, 0] - lips[0, 0]), np.abs(lips[:, 0] - lips[0, 0])
+    behind = at[:, 1] - np.interp(aside, middle, lips[:, 1]) - BEHIND_LIPS_M
+    # What is farther back than the front teeth keeps its place behind them.
+    most = min(float(behind[aside < 0.5 * middle.max()].min()), MOST_M)
+    near = np.minimum(behind, _clearance(at, points) - ROOM_M)
+    return turn.apply(np.clip(np.minimum(near, most), 0, None)[:, None] * [0.0, -1.0, 0.0])
+
+
+def _clearance(points: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """(N,) metres from ``points`` (N, 3) forward, along -y, to the body's surface of vertices ``skin``; inf where it is
+    open.
+    """
+    quads = groups()["body"]
+    low, high = points.min(axis=0) - 0.02, points.max(axis=0) + 0.02
+    middle = skin[quads].mean(axis=1)
+    quads = quads[((middle > low - [0, 0.03, 0]) & (middle < high)).all(axis=1)]
+    triangles = skin[np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]])]
+    a, u, v = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    # Seen from the front the triangles are flat: barycentric coordinates in x and z.
+    area = u[:, 0] * v[:, 2] - u[:, 2] * v[:, 0]
+    area = np.where(np.abs(area) < 1e-12, np.inf, area)
+    x, z = points[:, None, 0] - a[:, 0], points[:, None, 2] - a[:, 2]
+    s, t = (x * v[:, 2] - z * v[:, 0]) / area, (z * u[:, 0] - x * u[:, 2]) / area
+    gap = points[:, None, 1] - (a[:, 1] + s * u[:, 1] + t * v[:, 1])
+    return np.where((s >= 0) & (t >= 0) & (s + t <= 1) & (gap > 0) & np.isfinite(area), gap, np.inf).min(axis=1)
 
 
 def _combed(posed: Posed, quads: np.ndarray) -> np.ndarray:

@@ -32,8 +32,9 @@ class Wardrobe:
         self._quads = groups()
         self._limb = limbs_of(body.vertex_bone)
         self.tailor = Tailor(body, self._limb)
-        self._seam = Face(body.template, self._quads).lip_rings()[1][0]
-        self._face = FaceMarks(body.template, self._quads)
+        face = Face(body.template, self._quads)
+        self._seam = face.upper_seam()
+        self._face = FaceMarks(body.template, self._quads, face)
         self._barber = Barber(body)
         self._caps = Caps(body.template, self._limb)
         self.complexions = Complexions(body.template, np.isin(self._limb, ("head", "neck")))
@@ -100,10 +101,10 @@ class Wardrobe:
 class FaceMarks:
     """Where lips and irises are on the template, as vertex and quad masks."""
 
-    def __init__(self, template: np.ndarray, quads: dict[str, np.ndarray]) -> None:
+    def __init__(self, template: np.ndarray, quads: dict[str, np.ndarray], face: Face) -> None:
         eyes = {k: template[np.unique(quads[k])] for k in ("helper-l-eye", "helper-r-eye")}
         self.lips = np.zeros(len(template), bool)
-        self.lips[np.unique(Face(template, quads).rings_of_lips())] = True
+        self.lips[np.unique(face.rings_of_lips())] = True
         self.iris = {}
         for name, points in eyes.items():
             centre = (points.min(0) + points.max(0)) / 2
