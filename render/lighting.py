@@ -181,7 +181,8 @@ def light_map(scene: Scene) -> np.ndarray:
     return _smaller(scene.lighting.path, width) if width < picture.shape[1] else picture
 
 
-@functools.lru_cache(maxsize=32)
+# Views of one scene share a map; more than that is memory that grows with every map and width.
+@functools.lru_cache(maxsize=2)
 def _smaller(path: str, width: int) -> np.ndarray:
     picture = read_map(path)
     height = max(round(width * picture.shape[0] / picture.shape[1]), 1)
