@@ -113,7 +113,8 @@ def test_a_full_disk_ends_with_exit_3_and_the_same_command_goes_on(tmp_path):
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
     try:
-        job = runs.job(tmp_path, samples=16)
+        # Enough that the disk is full before the run is done.
+        job = runs.job(tmp_path, samples=64)
         process = runs.start("run", job, "--set", f"runs={disk}/runs")
         dataset = disk / "runs/run/render"
         wait_for_receipt(process, dataset)
@@ -126,7 +127,7 @@ def test_a_full_disk_ends_with_exit_3_and_the_same_command_goes_on(tmp_path):
         filler.unlink()
         code, said = runs.maquette("run", job, "--set", f"runs={disk}/runs")
         assert code == 0, said
-        assert len(runs.shards(dataset)) == 8
+        assert len(runs.shards(dataset)) == 32
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 

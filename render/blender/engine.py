@@ -119,6 +119,8 @@ class BlenderEngine:
                 at.append(time.perf_counter())
                 painted = self._trace({"Combined": ("Combined",)}, eevee=True) if eevee else {}
                 passes = self._trace(wanted) | painted
+            except InputError as error:
+                raise RenderError("", str(error)) from None
             except RuntimeError as error:
                 self._kept = None
                 raise RenderError("", f"Blender: {error}".strip()) from None
