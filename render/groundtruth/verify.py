@@ -22,12 +22,20 @@ def agreement(
     bool, pixels that
     are not opaque and do not count. 1.0 for an empty frame.
     """
+    close, counted = _compared(depth, mask, other, tolerance_m, skip)
+    return close / counted if counted else 1.0
+
+
+def _compared(
+    depth: np.ndarray, mask: np.ndarray, other: np.ndarray, tolerance_m: float, skip: np.ndarray | None
+) -> tuple[int, int]:
+    """How many pixels agree, and of how many, as `agreement` takes them."""
     either = (mask != 0) | (other > 0)
     if skip is not None:
         either &= ~skip
     both = either & (mask != 0) & (other > 0)
     close = both & (np.abs(depth.astype(np.float64) - other) <= tolerance_m)
-    return float(close.sum() / max(either.sum(), 1)) if either.any() else 1.0
+    return int(close.sum()), int(either.sum())
 
 
 def check(
@@ -47,10 +55,10 @@ def check(
     skip = np.zeros(mask.shape, bool) if skip is None else skip
     strands: float | None = None
     if strand is not None and (strand & ~skip).any():
-        strands = agreement(depth, mask, other, limits.tolerance_m, skip | ~strand)
-        counted = int((((mask != 0) | (other > 0)) & strand & ~skip).sum())
+        close, counted = _compared(depth, mask, other, limits.tolerance_m, skip | ~strand)
+        strands = close / counted if counted else 1.0
         skip = skip | strand
-        if strands < limits.strand_share and round((1 - strands) * counted) > FEW:
+        if strands < limits.strand_share and counted - close > FEW:
             raise SampleRejected(
                 sample_id,
                 f"Embree and Cycles agree within {limits.tolerance_m * 1e3:g} mm on {strands:.2%} of the strands' pixels, "
