@@ -18,6 +18,7 @@ from manifests.frames import camera_rays, equirect_uv, to_camera
 from manifests.priors import LightPrior
 from render import response
 from render.scene import Backdrop, Camera, Lamp, Lighting, Scene
+from render.textures import NEAREST_M
 
 SUFFIXES = (".exr", ".hdr")
 # Mean radiance that strength 1 brings any map to: white cloth in the open then stays just under clipping.
@@ -30,8 +31,6 @@ BALANCED_SHARE = 0.75
 MOST_GAIN = 16.0
 # From so many pixels a texel on the background is out of focus; radius of the disc.
 COARSE_PX, OPEN_TEXELS = 3.0, 0.8
-# Vertices nearer than this are strays of whom the camera stands close to, and decide nothing.
-NEAREST_M = 0.05
 # Columns of the map that Cycles lights by. At the most a texel (0.35 degrees) is narrower than the sun (0.53); reflections
 # in eyes show no more than the least.
 LEAST_PX, MOST_PX = 256, 1024

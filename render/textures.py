@@ -19,6 +19,7 @@ from render.scene import Camera, Material, Mesh, PersonMesh
 TEXELS_PER_PX = 1.5
 # Of the pixels a material covers, this share may get fewer.
 FINEST = 0.05
+# Vertices nearer than this are strays of whom the camera stands close to, and decide nothing.
 NEAREST_M = 0.05
 
 
