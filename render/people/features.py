@@ -65,19 +65,16 @@ def _clearance(points: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """(N,) metres from ``points`` (N, 3) forward, along -y, to the body's surface of vertices ``skin``; inf where it is
     open.
     """
+    import trimesh
+
     quads = groups()["body"]
-    low, high = points.min(axis=0) - 0.02, points.max(axis=0) + 0.02
-    middle = skin[quads].mean(axis=1)
-    quads = quads[((middle > low - [0, 0.03, 0]) & (middle < high)).all(axis=1)]
-    triangles = skin[np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]])]
-    a, u, v = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
-    # Seen from the front the triangles are flat: barycentric coordinates in x and z.
-    area = u[:, 0] * v[:, 2] - u[:, 2] * v[:, 0]
-    area = np.where(np.abs(area) < 1e-12, np.inf, area)
-    x, z = points[:, None, 0] - a[:, 0], points[:, None, 2] - a[:, 2]
-    s, t = (x * v[:, 2] - z * v[:, 0]) / area, (z * u[:, 0] - x * u[:, 2]) / area
-    gap = points[:, None, 1] - (a[:, 1] + s * u[:, 1] + t * v[:, 1])
-    return np.where((s >= 0) & (t >= 0) & (s + t <= 1) & (gap > 0) & np.isfinite(area), gap, np.inf).min(axis=1)
+    near = quads[(np.abs(skin[quads].mean(axis=1) - points.mean(axis=0)) < 0.1).all(axis=1)]
+    surface = trimesh.Trimesh(skin, np.concatenate([near[:, :3], near[:, [0, 2, 3]]]), process=False)
+    ahead = np.tile([0.0, -1.0, 0.0], (len(points), 1))
+    hits, ray, _ = surface.ray.intersects_location(points, ahead, multiple_hits=False)
+    found = np.full(len(points), np.inf)
+    found[ray] = points[ray, 1] - hits[:, 1]
+    return found
 
 
 def _combed(posed: Posed, quads: np.ndarray) -> np.ndarray:
