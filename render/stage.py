@@ -83,15 +83,25 @@ def cores_seen(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def trimmer() -> Callable[[int], int] | None:
-    """glibc's malloc_trim, which gives pages that are free inside its heap back to the system; None where there is none.
+# Arrays of this many bytes and more are mapped each by itself, and go back to the system when they are freed.
+MAPPED_BYTES = 1 << 20
+M_MMAP_THRESHOLD = -3
 
-    People of strands leave the heap in tatters: 260 MB of a worker's 1,800, growing; 15 ms a frame (measured).
+
+def tidied() -> Callable[[int], int] | None:
+    """glibc's malloc_trim, which gives pages that are free inside its heap back to the system, after large arrays were
+    taken off that heap; None where there is no glibc.
+
+    People of strands leave the heap in tatters: 260 MB of a worker's 1,800. glibc maps large arrays by themselves too, but
+    only until one is freed: left alone, it grows by 25 to 38 MB in 450 frames, and so it does not (benchmarks/memory.py).
+    Neither costs time that can be measured beside a frame's.
     """
     if not sys.platform.startswith("linux"):
         return None
     try:
-        return ctypes.CDLL("libc.so.6").malloc_trim
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        return libc.malloc_trim
     except (OSError, AttributeError):
         # musl has another allocator.
         return None
@@ -115,7 +125,7 @@ class Renderer:
         self._beside: concurrent.futures.Executor = (
             AtOnce() if alone else concurrent.futures.ThreadPoolExecutor(1, "geometry")
         )
-        self._trim = trimmer()
+        self._trim = tidied()
         self.seconds: dict[str, float] = {}
         # Where Blender's words go while it renders: a file that outlives the process.
         self.log: Path | None = None
