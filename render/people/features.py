@@ -21,9 +21,12 @@ KINDS = {
     "helper-l-eyelashes": "lashes",
     "helper-r-eyelashes": "lashes",
 }
-# The base mesh keeps its teeth a centimetre and more behind the lips, which real ones all but touch. The upper row comes
-# forward as far as there is room behind lips and skin; the lower one stays, since below the lip the chin is hollow.
-BEHIND_LIPS_M, ROOM_M, MOST_M = 0.002, 0.001, 0.008
+# The base mesh keeps its teeth a centimetre and more behind the lips, which real ones all but touch, and so high that a
+# smile uncovers a dark slit beneath them. The upper row comes down, and forward as far as there is room behind lips and
+# skin; the lower one stays, since below the lip the chin is hollow.
+# ``LOW`` is a share of the row's width.
+LOW = 0.065
+BEHIND_LIPS_M, ROOM_M, MOST_M, TOOTH_M = 0.002, 0.001, 0.008, 0.006
 # Lashes on a quad of their strip, and half their width at root and tip, as shares of its width.
 LASHES, ROOT, TIP = 3, 0.075, 0.012
 
@@ -47,33 +50,40 @@ def inner_pieces(posed: Posed, seam: list[int]) -> list[Piece]:
 
 
 def _forward(posed: Posed, upper: np.ndarray, seam: list[int]) -> np.ndarray:
-    """(U, 3) metres, posed: what brings the upper row's vertices (U,) up to the lips, wherever the face has those."""
+    """(U, 3) metres, posed: what brings the upper row's vertices (U,) down and up to the lips, wherever the face has those."""
     row, rest = posed.vertices[upper], posed.rest[upper]
     turn, _ = Rotation.align_vectors(row - row.mean(axis=0), rest - rest.mean(axis=0))
     # In the head's own axes: a turned head draws lips and cheeks along.
     points = turn.apply(posed.vertices, inverse=True)
     at, lips = points[upper], points[seam]
+    low = np.clip((_clearance(at, points, 2) - ROOM_M).min(), 0, LOW * np.ptp(at[:, 0]))
+    at = at - [0, 0, low]
     aside, middle = np.abs(at[:, 0] - lips[0, 0]), np.abs(lips[:, 0] - lips[0, 0])
     behind = at[:, 1] - np.interp(aside, middle, lips[:, 1]) - BEHIND_LIPS_M
     # What is farther back than the front teeth keeps its place behind them.
     most = min(float(behind[aside < 0.5 * middle.max()].min()), MOST_M)
-    near = np.minimum(behind, _clearance(at, points) - ROOM_M)
-    return turn.apply(np.clip(np.minimum(near, most), 0, None)[:, None] * [0.0, -1.0, 0.0])
+    room = np.clip(np.minimum(np.minimum(behind, _clearance(at, points, 1) - ROOM_M), most), 0, None)
+    # Of all that is near along the row, then smooth along it: never more than each has room for, and no tooth tilts.
+    close = np.abs(at[:, :1] - at[:, 0]) < TOOTH_M
+    least = np.where(close, room, np.inf).min(axis=1)
+    forth = (close @ least) / close.sum(axis=1)
+    return -turn.apply(np.stack([0 * forth, forth, low + 0 * forth], axis=1))
 
 
-def _clearance(points: np.ndarray, skin: np.ndarray) -> np.ndarray:
-    """(N,) metres from ``points`` (N, 3) forward, along -y, to the body's surface of vertices ``skin``; inf where it is
-    open.
+def _clearance(points: np.ndarray, skin: np.ndarray, axis: int) -> np.ndarray:
+    """(N,) metres from ``points`` (N, 3) against ``axis`` (1 forward, 2 down) to the body's surface of vertices ``skin``;
+    inf where it is open.
     """
     import trimesh
 
     quads = groups()["body"]
     near = quads[(np.abs(skin[quads].mean(axis=1) - points.mean(axis=0)) < 0.1).all(axis=1)]
     surface = trimesh.Trimesh(skin, np.concatenate([near[:, :3], near[:, [0, 2, 3]]]), process=False)
-    ahead = np.tile([0.0, -1.0, 0.0], (len(points), 1))
-    hits, ray, _ = surface.ray.intersects_location(points, ahead, multiple_hits=False)
+    hits, ray, _ = surface.ray.intersects_location(
+        points, np.tile(-np.eye(3)[axis], (len(points), 1)), multiple_hits=False
+    )
     found = np.full(len(points), np.inf)
-    found[ray] = points[ray, 1] - hits[:, 1]
+    found[ray] = points[ray, axis] - hits[:, axis]
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.linalg import splu
 
 from render.people.body import Body, Posed, groups
 
@@ -29,6 +30,10 @@ LIMBS = (
 )
 ARM = ("shoulder", "upper_arm", "lower_arm", "hand")
 LEG = ("upper_leg", "lower_leg", "foot")
+# Neighbours that share in where a seam runs: some centimetres of cloth.
+SEAM_ROUNDS = 12
+# Of the local and global step that lay a panel flat.
+FLAT_ROUNDS = 40
 
 
 def limbs_of(bones: np.ndarray) -> np.ndarray:
@@ -162,9 +167,10 @@ def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     panel[np.isin(limb, LEG) & (at[quads].mean(axis=1)[:, 2] < _crotch(shell))] = 4
     panel[np.isin(panel, (2, 4)) & ~side] += 1
     panel[~shell.of_tights] = 6
+    near = sp.coo_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4)))).tocsr()
+    panel = _straightened(panel, near)
     uv = np.full((len(PANELS), len(at), 2), np.nan)
     period = np.full((len(PANELS), len(at)), 99.0)
-    near = sp.coo_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4)))).tocsr()
     for k in range(len(PANELS)):
         # Two rings more than its own: a hem that is moved between rings finds its place there.
         mine = panel == k
@@ -175,8 +181,19 @@ def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
         if k >= 2:
             period[k, points] = around
         else:
-            uv[k] = _flattened(uv[k], at, unique_edges(quads[mine & shell.of_tights]))
+            uv[k] = _flattened(uv[k], at, quads[mine & shell.of_tights])
     return panel, uv, period
+
+
+def _straightened(panel: np.ndarray, near: sp.csr_matrix) -> np.ndarray:
+    """``panel`` (Q,) with seams that are no longer than they need be: stripes would show each step in them. ``near``:
+    (C, Q) which points are of which quads.
+    """
+    share = np.eye(len(PANELS))[panel]
+    for _ in range(SEAM_ROUNDS):
+        share = near.T @ (near @ share)
+        share /= share.sum(axis=1, keepdims=True)
+    return share.argmax(axis=1)
 
 
 def _crotch(shell: Shell) -> float:
@@ -196,30 +213,64 @@ def _unrolled(points: np.ndarray, panel: int) -> tuple[np.ndarray, np.ndarray]:
     ahead /= np.linalg.norm(ahead)
     across = np.cross(axis, ahead)
     # Sections' middles, so that a bent limb unrolls as well as a straight one.
-    bins = np.clip(((along - along.min()) / max(np.ptp(along), 1e-9) * 23).astype(int), 0, 23)
+    bins = np.clip(((along - along.min()) / max(np.ptp(along), 1e-9) * 24).astype(int), 0, 23)
     count = np.maximum(np.bincount(bins, minlength=24), 1)
     middle = np.stack([np.bincount(bins, points[:, c], 24) / count for c in range(3)], axis=1)
-    radial = points - (middle[bins] if panel >= 2 else centre)
+    heights = along.min() + (np.arange(24) + 0.5) / 24 * np.ptp(along)
+    spine = np.stack([np.interp(along, heights, middle[:, c]) for c in range(3)], axis=1)
+    radial = points - (spine if panel >= 2 else centre)
     radial -= np.outer(radial @ axis, axis)
     radius = np.bincount(bins, np.linalg.norm(radial, axis=1), 24) / count
     angle = np.arctan2(radial @ across, radial @ ahead)
-    radius = np.interp(along, np.linspace(along.min(), along.max(), 24), radius)
+    radius = np.interp(along, heights, radius)
     return np.stack([angle * radius, along], axis=1), 2 * np.pi * radius
 
 
-def _flattened(uv: np.ndarray, at: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """``uv`` with each edge as long in the plane as on the body, as nearly as a plane can."""
-    a, b = edges.T
-    keep = ~np.isnan(uv[a, 0]) & ~np.isnan(uv[b, 0])
-    a, b = a[keep], b[keep]
-    length = np.linalg.norm(at[a] - at[b], axis=1)
-    valence = np.maximum(np.bincount(np.concatenate([a, b]), minlength=len(uv)), 1)
-    flat = np.nan_to_num(uv)
-    for _ in range(150):
-        d = flat[b] - flat[a]
-        now = np.maximum(np.linalg.norm(d, axis=1), 1e-9)
-        move = d * ((now - length) / now / 2)[:, None]
-        for c in range(2):
-            step = np.bincount(a, move[:, c], len(uv)) - np.bincount(b, move[:, c], len(uv))
-            flat[:, c] += step / valence * 1.6
-    return np.where(np.isnan(uv), np.nan, flat)
+def _flattened(uv: np.ndarray, at: np.ndarray, quads: np.ndarray) -> np.ndarray:
+    """``uv`` (C, 2), NaN off the panel's own ``quads``, as near to how the cloth lies on the body ``at`` (C, 3) as a plane
+    can be: each triangle turned but hardly stretched (Liu et al. 2008, A Local/Global Approach to Mesh Parameterization).
+    """
+    points, local = np.unique(quads, return_inverse=True)
+    # Both ways to halve a quad, so that neither shows.
+    triangles = local.reshape(-1, 4)[:, [[0, 1, 2], [0, 2, 3], [1, 2, 3], [1, 3, 0]]].reshape(-1, 3)
+    corners = at[points][triangles]
+    along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    base = np.maximum(np.linalg.norm(along, axis=1), 1e-9)
+    far = np.einsum("td,td->t", along, across) / base
+    high = np.maximum(np.linalg.norm(np.cross(along, across), axis=1) / base, 1e-9)
+    flat = uv[points]
+    a, b, c = flat[triangles].transpose(1, 0, 2)
+    turned = np.sign(np.sum((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]))
+    zero = np.zeros_like(base)
+    own = np.stack([np.stack([zero, zero], 1), np.stack([base, zero], 1), np.stack([far, turned * high], 1)], axis=1)
+    # Of each side, from its first corner to its second: the cotangent of the angle opposite.
+    i, j = triangles, np.roll(triangles, -1, axis=1)
+    sides = np.roll(own, -1, axis=1) - own
+    opposite = np.stack([_cot(own, k) for k in (2, 0, 1)], axis=1)
+    weight = np.clip(opposite, 0.05, 20.0)
+    n = len(points)
+    ends = np.concatenate([i.ravel(), j.ravel()]), np.concatenate([j.ravel(), i.ravel()])
+    pull = sp.coo_matrix((np.concatenate([weight.ravel()] * 2), ends), (n, n)).tocsr()
+    solve = splu((sp.diags(np.asarray(pull.sum(axis=1)).ravel() + 1e-6) - pull).tocsc())
+    middle = flat.mean(axis=0)
+    for _ in range(FLAT_ROUNDS):
+        now = flat[j] - flat[i]
+        turn = np.einsum("ts,tsa,tsb->tab", weight, now, sides)
+        angle = np.arctan2(turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1])
+        cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+        x, y = sides[..., 0], sides[..., 1]
+        want = weight[..., None] * np.stack([cos * x - sin * y, sin * x + cos * y], axis=2)
+        for axis in range(2):
+            push = np.bincount(j.ravel(), want[..., axis].ravel(), n) - np.bincount(
+                i.ravel(), want[..., axis].ravel(), n
+            )
+            flat[:, axis] = solve.solve(push)
+    found = np.full_like(uv, np.nan)
+    found[points] = flat - flat.mean(axis=0) + middle
+    return found
+
+
+def _cot(own: np.ndarray, corner: int) -> np.ndarray:
+    """(T,) cotangent of the angle at ``corner`` of flat triangles (T, 3, 2)."""
+    a, b = own[:, (corner + 1) % 3] - own[:, corner], own[:, (corner + 2) % 3] - own[:, corner]
+    return np.sum(a * b, axis=1) / np.maximum(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]), 1e-12)
