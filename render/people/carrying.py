@@ -15,6 +15,8 @@ from render.people.wearing import Wearer
 # Of skin and cloth of limbs, none may be deeper than this inside a bag; else the person carries none in this pose.
 DEEPEST_M = 0.012
 STRAP_M = 0.0016
+# Points round a turn of a scarf.
+ROUND = 48
 
 
 class Trunk:
@@ -81,14 +83,15 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
             + np.outer((reach + 1.25 * thick * size) * np.cos(turn), ahead)
         )
         path += np.outer(height, up)
-        points, quads = tube(path, (thick * size, 0.030 * size), 16, closed=True, up=up)
-        rows = points.reshape(64, 16, 3)
-        fold = (
-            1
-            + 0.10 * np.sin(3 * turn + phase[0])[:, None]
-            + 0.16 * np.sin(np.linspace(0, 6 * np.pi, 16, endpoint=False)[None] + 2 * turn[:, None] + phase[1])
-        )
-        rows = path[:, None] + (rows - path[:, None]) * np.clip(fold, 0.8, 1.2)[..., None]
+        points, quads = tube(path, (thick * size, 0.030 * size), ROUND, closed=True, up=up)
+        rows = points.reshape(64, ROUND, 3)
+        # Gathered cloth: folds of several widths that run along the turn and drift round it.
+        section = np.linspace(0, 2 * np.pi, ROUND, endpoint=False)
+        fold = 1 + 0.10 * np.sin(3 * turn + phase[0])[:, None]
+        for folds, drift, deep in ((3, 2, 0.12), (5, -1, 0.10), (8, 3, 0.07), (11, -2, 0.05)):
+            swell = deep * (1 + 0.6 * np.sin(2 * turn + rng.uniform(0, 6.3)))
+            fold = fold + swell[:, None] * np.sin(folds * section + drift * turn[:, None] + rng.uniform(0, 6.3))
+        rows = path[:, None] + (rows - path[:, None]) * np.clip(fold, 0.65, 1.2)[..., None]
         coils.append((rows.reshape(-1, 3), quads))
     coils.append(_end(wearer, rng, size))
     points, quads = merged(*coils)

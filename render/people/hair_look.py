@@ -225,6 +225,7 @@ CURLED = ("coils", "afro", "curly_short", "curly_long", "braids", "buzz", "bald"
 SHORT = ("bald", "buzz", "crop", "side_part", "swept_back", "coils")
 UPRIGHT = ("afro", "coils", "top_bun", "bun")
 BEARD_YEARS, DYE_YEARS, FULL_YEARS = 18.0, 14.0, 3.0
+WAVE_M = 0.006
 
 
 def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrior) -> HairLook:
@@ -322,6 +323,10 @@ def _cut(rng: np.random.Generator, style: Style | None, years: float, african: f
         frizz=style.frizz * frizz,
         count=int(style.count * (0.45 + 0.55 * min(years / FULL_YEARS, 1.0))),
     )
+    # Hardly any hair is quite straight: locks in step bend a little by themselves.
+    wave, pitch = float(rng.uniform(0.0, WAVE_M)), float(rng.uniform(0.07, 0.16))
+    if made.curl == 0 and not made.gather and made.top > 0.12:
+        made = dataclasses.replace(made, curl=wave, pitch=pitch, points=max(made.points, 24))
     if african > 0.5 and made.curl == 0 and not made.gather and made.top < 0.1:
         made = dataclasses.replace(made, curl=0.0024, pitch=0.009, points=max(made.points, 16), lift=0.8)
     return made
