@@ -20,8 +20,8 @@ from render.response import srgb
 from render.scene import Material
 
 HEAD_PX, BODY_PX = 1024, 512
-# Mean free paths that shade a face softly; Material scales skin's own radii.
-SUBSURFACE = 0.35
+# Share of light that enters skin: enough to soften a face, not so much that it looks like wax.
+SUBSURFACE = 0.22
 # Skin's index of refraction is 1.4, and 0.5 stands for 1.5: F0 of 0.028 over 0.04, halved.
 SPECULAR = 0.35
 
@@ -131,7 +131,7 @@ class Complexions:
         # Pores are pits: the lower half of the noise is what counts.
         pores = np.minimum(fine, 0.4)
         where = 0.5 + 0.8 * m["nose"] + 0.6 * m["cheeks"] + 0.3 * m["forehead"] + 0.3 * m["chin"]
-        height = pores * where * np.float32(6e-5 * grown)
+        height = pores * where * np.float32(9e-5 * grown)
         lines = np.zeros_like(height)
         for points, width, depth in self.face.lines:
             wobble = points + rng.normal(0, 0.9, points.shape)
@@ -143,11 +143,11 @@ class Complexions:
             part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
             peak = float(part.max())
             if peak > 0:
-                strength = depth * max(skin.wrinkles, 0.04) * rng.uniform(0.6, 1.3)
+                strength = 1.3 * depth * max(skin.wrinkles, 0.04) * rng.uniform(0.6, 1.3)
                 lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
         height -= lines
         crepe = cv2.GaussianBlur(noise[::-1], (0, 0), 2.2)
-        height += crepe / crepe.std() * np.float32(4e-5 * skin.wrinkles) * (0.4 + m["under_eye"] + m["cheeks"])
+        height += crepe / crepe.std() * np.float32(6e-5 * skin.wrinkles) * (0.4 + m["under_eye"] + m["cheeks"])
         across = cv2.GaussianBlur(noise[:, ::-1], (0, 0), sigmaX=1.1, sigmaY=7.0)
         height = height * (1 - 0.8 * m["lips"]) + across / across.std() * np.float32(5e-5) * m["lips"]
         return height * self._fade
