@@ -294,3 +294,17 @@ def test_the_same_identity_wears_the_same_in_the_same_folds():
         assert np.array_equal(p.vertices, q.vertices)
         assert np.array_equal(p.quads, q.quads)
     assert sum(2 * len(p.quads) for p in _studio()[1].dress(look, body)[0]) < 80_000
+
+
+def test_panels_of_the_trunk_lie_flat_without_folds_and_hardly_stretched():
+    shell = _studio()[1].tailor.shell
+    for panel in (0, 1):
+        mine = (shell.panel == panel) & shell.of_tights
+        flat, at = shell.uv[panel][shell.quads[mine]], shell.template[shell.quads[mine]]
+        across, up = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
+        turn = across[:, 0] * up[:, 1] - across[:, 1] * up[:, 0]
+        assert (turn > 0).all() or (turn < 0).all()
+        sides = [np.linalg.norm(p - np.roll(p, 1, axis=1), axis=2) for p in (flat, at)]
+        low, high = np.quantile(sides[0] / sides[1], [0.01, 0.99])
+        assert low > 0.8
+        assert high < 1.15

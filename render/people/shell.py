@@ -30,8 +30,6 @@ LIMBS = (
 )
 ARM = ("shoulder", "upper_arm", "lower_arm", "hand")
 LEG = ("upper_leg", "lower_leg", "foot")
-# Neighbours that share in where a seam runs: some centimetres of cloth.
-SEAM_ROUNDS = 12
 # Of the local and global step that lay a panel flat.
 FLAT_ROUNDS = 40
 
@@ -167,10 +165,9 @@ def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     panel[np.isin(limb, LEG) & (at[quads].mean(axis=1)[:, 2] < _crotch(shell))] = 4
     panel[np.isin(panel, (2, 4)) & ~side] += 1
     panel[~shell.of_tights] = 6
-    near = sp.coo_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4)))).tocsr()
-    panel = _straightened(panel, near)
     uv = np.full((len(PANELS), len(at), 2), np.nan)
     period = np.full((len(PANELS), len(at)), 99.0)
+    near = sp.coo_matrix((np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4)))).tocsr()
     for k in range(len(PANELS)):
         # Two rings more than its own: a hem that is moved between rings finds its place there.
         mine = panel == k
@@ -183,17 +180,6 @@ def _panels(shell: Shell, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
         else:
             uv[k] = _flattened(uv[k], at, quads[mine & shell.of_tights])
     return panel, uv, period
-
-
-def _straightened(panel: np.ndarray, near: sp.csr_matrix) -> np.ndarray:
-    """``panel`` (Q,) with seams that are no longer than they need be: stripes would show each step in them. ``near``:
-    (C, Q) which points are of which quads.
-    """
-    share = np.eye(len(PANELS))[panel]
-    for _ in range(SEAM_ROUNDS):
-        share = near.T @ (near @ share)
-        share /= share.sum(axis=1, keepdims=True)
-    return share.argmax(axis=1)
 
 
 def _crotch(shell: Shell) -> float:
@@ -214,13 +200,14 @@ def _unrolled(points: np.ndarray, panel: int) -> tuple[np.ndarray, np.ndarray]:
     across = np.cross(axis, ahead)
     # Sections' middles, so that a bent limb unrolls as well as a straight one.
     bins = np.clip(((along - along.min()) / max(np.ptp(along), 1e-9) * 24).astype(int), 0, 23)
-    count = np.maximum(np.bincount(bins, minlength=24), 1)
-    middle = np.stack([np.bincount(bins, points[:, c], 24) / count for c in range(3)], axis=1)
-    heights = along.min() + (np.arange(24) + 0.5) / 24 * np.ptp(along)
+    held = np.bincount(bins, minlength=24) > 0
+    count = np.bincount(bins, minlength=24)[held]
+    middle = np.stack([np.bincount(bins, points[:, c], 24)[held] / count for c in range(3)], axis=1)
+    heights = (along.min() + (np.arange(24) + 0.5) / 24 * np.ptp(along))[held]
     spine = np.stack([np.interp(along, heights, middle[:, c]) for c in range(3)], axis=1)
     radial = points - (spine if panel >= 2 else centre)
     radial -= np.outer(radial @ axis, axis)
-    radius = np.bincount(bins, np.linalg.norm(radial, axis=1), 24) / count
+    radius = np.bincount(bins, np.linalg.norm(radial, axis=1), 24)[held] / count
     angle = np.arctan2(radial @ across, radial @ ahead)
     radius = np.interp(along, heights, radius)
     return np.stack([angle * radius, along], axis=1), 2 * np.pi * radius
