@@ -95,6 +95,7 @@ def _cloth(name: str, thing: Thing) -> Material:
     made = Material(name, thing.colour, roughness=0.92, specular=0.12)
     made.normal_texture = weave("knit" if name == "scarf" else "woven", 1)
     if name == "scarf":
+        # Crumpled as worn cloth is (fabric.py), finer: a scarf is thin and wound.
         made.bump, made.bump_scale, made.bump_m = 0.6, 22.0, 0.006
     return made
 

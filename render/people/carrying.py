@@ -76,7 +76,6 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
         reach = np.interp(turn, turn[known], reach[known], period=2 * np.pi)
         for _ in range(8):
             reach = np.maximum(reach, (np.roll(reach, 1) + np.roll(reach, -1)) / 2)
-        phase = rng.uniform(0, 6.3, 3)
         path = (
             foot
             + np.outer((reach + 1.25 * thick * size) * np.sin(turn), left)
@@ -87,11 +86,13 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
         rows = points.reshape(64, ROUND, 3)
         # Gathered cloth: folds of several widths that run along the turn and drift round it.
         section = np.linspace(0, 2 * np.pi, ROUND, endpoint=False)
-        fold = 1 + 0.10 * np.sin(3 * turn + phase[0])[:, None]
+        fold = 1 + 0.10 * np.sin(3 * turn + rng.uniform(0, 6.3))[:, None]
         for folds, drift, deep in ((3, 2, 0.12), (5, -1, 0.10), (8, 3, 0.07), (11, -2, 0.05)):
             swell = deep * (1 + 0.6 * np.sin(2 * turn + rng.uniform(0, 6.3)))
             fold = fold + swell[:, None] * np.sin(folds * section + drift * turn[:, None] + rng.uniform(0, 6.3))
-        rows = path[:, None] + (rows - path[:, None]) * np.clip(fold, 0.65, 1.2)[..., None]
+        # The neck is a quarter of the thickness away from the path's inner side: outwards folds are flatter than inwards.
+        fold = np.where(fold > 1, 1 + 0.2 * np.tanh((fold - 1) / 0.2), np.maximum(fold, 0.65))
+        rows = path[:, None] + (rows - path[:, None]) * fold[..., None]
         coils.append((rows.reshape(-1, 3), quads))
     coils.append(_end(wearer, rng, size))
     points, quads = merged(*coils)

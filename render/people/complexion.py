@@ -20,7 +20,7 @@ from render.response import srgb
 from render.scene import Material
 
 HEAD_PX, BODY_PX = 1024, 512
-# Share of light that enters skin: enough to soften a face, not so much that it looks like wax.
+# Share of the light that scatters under the skin before it leaves: softens a face; with a third of it skin looked like wax.
 SUBSURFACE = 0.22
 # Skin's index of refraction is 1.4, and 0.5 stands for 1.5: F0 of 0.028 over 0.04, halved.
 SPECULAR = 0.35
@@ -143,7 +143,7 @@ class Complexions:
             part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
             peak = float(part.max())
             if peak > 0:
-                strength = 1.3 * depth * max(skin.wrinkles, 0.04) * rng.uniform(0.6, 1.3)
+                strength = depth * max(skin.wrinkles, 0.04) * rng.uniform(0.6, 1.3)
                 lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
         height -= lines
         crepe = cv2.GaussianBlur(noise[::-1], (0, 0), 2.2)

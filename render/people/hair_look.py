@@ -225,7 +225,8 @@ CURLED = ("coils", "afro", "curly_short", "curly_long", "braids", "buzz", "bald"
 SHORT = ("bald", "buzz", "crop", "side_part", "swept_back", "coils")
 UPRIGHT = ("afro", "coils", "top_bun", "bun")
 BEARD_YEARS, DYE_YEARS, FULL_YEARS = 18.0, 14.0, 3.0
-WAVE_M = 0.006
+# Of straight hair's slight waves: the greatest radius of their turns, and points that a turn needs to be one.
+WAVE_M, POINTS_A_TURN = 0.006, 5
 
 
 def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrior) -> HairLook:
@@ -305,7 +306,7 @@ def _cut(rng: np.random.Generator, style: Style | None, years: float, african: f
     """One person's version of a style."""
     size, side = float(np.exp(rng.normal(0, 0.16))), float(rng.choice([-1.0, 1.0]))
     curl, frizz = float(np.exp(rng.normal(0, 0.2))), float(np.exp(rng.normal(0, 0.25)))
-    shift = float(rng.normal(0, 0.06))
+    shift, wave, pitch = float(rng.normal(0, 0.06)), float(rng.uniform(0.0, WAVE_M)), float(rng.uniform(0.09, 0.16))
     if style is None:
         return None
     small = 0.45 + 0.55 * min(years / FULL_YEARS, 1.0)
@@ -324,9 +325,9 @@ def _cut(rng: np.random.Generator, style: Style | None, years: float, african: f
         count=int(style.count * (0.45 + 0.55 * min(years / FULL_YEARS, 1.0))),
     )
     # Hardly any hair is quite straight: locks in step bend a little by themselves.
-    wave, pitch = float(rng.uniform(0.0, WAVE_M)), float(rng.uniform(0.07, 0.16))
-    if made.curl == 0 and not made.gather and made.top > 0.12:
-        made = dataclasses.replace(made, curl=wave, pitch=pitch, points=max(made.points, 24))
+    if style.curl == 0 and not style.gather and style.top > 0.12:
+        points = int(np.ceil(POINTS_A_TURN * max(made.top, made.side, made.back) / pitch)) + 1
+        made = dataclasses.replace(made, curl=wave, pitch=pitch, points=max(made.points, points))
     if african > 0.5 and made.curl == 0 and not made.gather and made.top < 0.1:
         made = dataclasses.replace(made, curl=0.0024, pitch=0.009, points=max(made.points, 16), lift=0.8)
     return made
