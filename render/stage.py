@@ -85,6 +85,7 @@ def cores_seen(count: int) -> Iterator[None]:
 
 # Arrays of this many bytes and more are mapped each by itself, and go back to the system when they are freed.
 MAPPED_BYTES = 1 << 20
+# Of malloc.h.
 M_MMAP_THRESHOLD = -3
 
 
@@ -92,19 +93,22 @@ def tidied() -> Callable[[int], int] | None:
     """glibc's malloc_trim, which gives pages that are free inside its heap back to the system, after large arrays were
     taken off that heap; None where there is no glibc.
 
-    People of strands leave the heap in tatters: 260 MB of a worker's 1,800. glibc maps large arrays by themselves too, but
-    only until one is freed: left alone, it grows by 25 to 38 MB in 450 frames, and so it does not (benchmarks/memory.py).
-    Neither costs time that can be measured beside a frame's.
+    People of strands leave the heap in tatters: 260 MB of a worker's 1,800 without malloc_trim, 15 ms a frame (measured).
+    glibc maps large arrays by themselves too, but only until one is freed: left alone, a worker grew by 24 to 38 MB in 450
+    frames, and with its threshold fixed it does not (benchmarks/memory.py). The threshold is the whole process's:
+    a trainer in the same one wants the opposite (training.loader.tune_allocator), and who comes last has it.
     """
     if not sys.platform.startswith("linux"):
         return None
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
-        return libc.malloc_trim
+        mallopt, trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):
         # musl has another allocator.
         return None
+    # Where glibc refuses, memory grows as before, and workers are recycled by it.
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+    return trim
 
 
 class Renderer:

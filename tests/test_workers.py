@@ -161,3 +161,25 @@ def test_a_run_folder_that_a_node_cannot_see_is_refused(tmp_path):
         node.terminate()
         ray.shutdown()
         node.wait(30)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator alone is tuned")
+def test_large_arrays_go_back_to_the_system_though_small_ones_stay_between_them():
+    script = """
+import sys
+import numpy as np, psutil
+from render.stage import tidied
+tidied()
+used = lambda: psutil.Process().memory_info().rss / 2**20
+# Freed, it would have glibc keep all smaller ones on its heap from now on.
+del_me = np.ones(30 << 17); del del_me
+before = used()
+large, small = zip(*((np.ones(2 << 17), np.ones(16)) for _ in range(100)))
+held = used() - before
+del large
+print(held, used() - before)
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    held, left = (float(x) for x in said.split())
+    assert held > 190
+    assert left < 20
