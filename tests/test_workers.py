@@ -174,7 +174,7 @@ used = lambda: psutil.Process().memory_info().rss / 2**20
 # Freed, it would have glibc keep all smaller ones on its heap from now on.
 del_me = np.ones(30 << 17); del del_me
 before = used()
-large, small = zip(*((np.ones(2 << 17), np.ones(16)) for _ in range(100)))
+large, small = zip(*((np.ones(2 << 17), np.ones(1 << 10)) for _ in range(100)))
 held = used() - before
 del large
 print(held, used() - before)
