@@ -151,7 +151,7 @@ def main() -> None:
     first, last = (int(v) for v in (given[2:] + ["0", str(len(WHO))][len(given[2:]) :])[:2])
     out = Path(given[4]) if len(given) > 4 else Path(__file__).parent / "faces.png"
     with tempfile.TemporaryDirectory() as scratch:
-        engine = BlenderEngine(Engine(samples=samples, denoiser="balanced"), 2, Path(scratch))
+        engine = BlenderEngine(Engine(samples=samples, denoiser="high"), 2, Path(scratch))
         found = [portrait(engine, k, width) for k in range(first, last)]
     if width > 400:
         found = [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in found]

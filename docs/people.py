@@ -78,7 +78,7 @@ def main() -> None:
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED, Backdrop("ground", ground, light.rights), True)
     with tempfile.TemporaryDirectory() as scratch:
-        frame = BlenderEngine(Engine(samples=samples, denoiser="balanced"), 2, Path(scratch)).render(scene, None)
+        frame = BlenderEngine(Engine(samples=samples, denoiser="high"), 2, Path(scratch)).render(scene, None)
     picture = response.composite(frame.rgba, lighting.behind(scene), view.response)
     Image.fromarray(picture).save(Path(__file__).parent / "people.png", optimize=True)
 

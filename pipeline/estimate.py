@@ -19,7 +19,7 @@ from pipeline.road import STAGES, check_references
 # denoiser, and per sample for assets, scene build, rays and coding. Another machine scales all alike; `maquette plan` says
 # "about".
 CYCLES_S_PER_MPX_SAMPLE = 1.0
-DENOISE_S_PER_MPX = {"none": 0.0, "fast": 0.4, "balanced": 2.2, "high": 5.9}
+DENOISE_S_PER_MPX = {"none": 0.0, "fast": 0.4, "balanced": 1.2, "high": 2.2, "accurate": 5.9}
 OVERHEAD_S = 1.3
 # bytes per pixel of a rendered row: 1.21 MB at 1024x768 (reference measurement of the codecs).
 BYTES_PER_PIXEL = 1.54

@@ -31,7 +31,14 @@ FATAL = re.compile(
 FIRST_SAMPLE = re.compile(r"Time:(\d+):([\d.]+) [^\n]*Sample 0/")
 # OIDN's prefilter of albedo and normals, and its quality. One dressed person, 16 samples, PSNR against 1,024 and seconds:
 # 35.7 dB 0.58 s, 36.7 dB 0.75 s, 36.9 dB 1.11 s; without, 26.2 dB 0.53 s. Prefilter FAST loses more than it costs.
-DENOISER = {"fast": ("FAST", "FAST"), "balanced": ("NONE", "HIGH"), "high": ("ACCURATE", "HIGH")}
+# Prefilter of the guides and quality. Albedo and normals of 16 samples are clean enough to guide as they are: prefilter FAST,
+# which takes them for noisy, costs 0.1 to 0.2 dB and no less time (benchmarks/README.md).
+DENOISER = {
+    "fast": ("FAST", "FAST"),
+    "balanced": ("NONE", "BALANCED"),
+    "high": ("NONE", "HIGH"),
+    "accurate": ("ACCURATE", "HIGH"),
+}
 # EEVEE's name before Blender 5 and since.
 EEVEE = ("BLENDER_EEVEE_NEXT", "BLENDER_EEVEE")
 # Fastest first; OptiX before CUDA on the same card.
