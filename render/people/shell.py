@@ -214,50 +214,58 @@ def _unrolled(points: np.ndarray, panel: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flattened(uv: np.ndarray, at: np.ndarray, quads: np.ndarray) -> np.ndarray:
-    """``uv`` (C, 2), NaN off the panel's own ``quads``, as near to how the cloth lies on the body ``at`` (C, 3) as a plane
-    can be: each triangle turned but hardly stretched (Liu et al. 2008, A Local/Global Approach to Mesh Parameterization).
+    """``uv`` (C, 2) metres, NaN off the panel's own ``quads``, as near to how the cloth lies on the body ``at`` (C, 3) as a
+    plane can be: each triangle turned but hardly stretched (Liu et al. 2008, A Local/Global Approach to Mesh
+    Parameterization, section 3). The panel is one connected piece.
     """
     points, local = np.unique(quads, return_inverse=True)
     # Both ways to halve a quad, so that neither shows.
     triangles = local.reshape(-1, 4)[:, [[0, 1, 2], [0, 2, 3], [1, 2, 3], [1, 3, 0]]].reshape(-1, 3)
-    corners = at[points][triangles]
-    along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    base = np.maximum(np.linalg.norm(along, axis=1), 1e-9)
-    far = np.einsum("td,td->t", along, across) / base
-    high = np.maximum(np.linalg.norm(np.cross(along, across), axis=1) / base, 1e-9)
     flat = uv[points]
-    a, b, c = flat[triangles].transpose(1, 0, 2)
-    turned = np.sign(np.sum((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]))
-    zero = np.zeros_like(base)
-    own = np.stack([np.stack([zero, zero], 1), np.stack([base, zero], 1), np.stack([far, turned * high], 1)], axis=1)
-    # Of each side, from its first corner to its second: the cotangent of the angle opposite.
-    i, j = triangles, np.roll(triangles, -1, axis=1)
+    own = _in_their_planes(at[points][triangles])
+    if _twice_area(flat[triangles]).sum() < 0:
+        own[..., 1] *= -1
     sides = np.roll(own, -1, axis=1) - own
-    opposite = np.stack([_cot(own, k) for k in (2, 0, 1)], axis=1)
-    weight = np.clip(opposite, 0.05, 20.0)
-    n = len(points)
-    ends = np.concatenate([i.ravel(), j.ravel()]), np.concatenate([j.ravel(), i.ravel()])
-    pull = sp.coo_matrix((np.concatenate([weight.ravel()] * 2), ends), (n, n)).tocsr()
-    solve = splu((sp.diags(np.asarray(pull.sum(axis=1)).ravel() + 1e-6) - pull).tocsc())
+    # Of the angle opposite each side. Slivers would pull without bounds, and obtuse angles push neighbours over.
+    weight = np.clip(np.stack([_cotangent(own, k) for k in (2, 0, 1)], axis=1), 0.05, 20.0)
+    rows, ones = np.arange(triangles.size), np.ones(triangles.size)
+    ends = np.roll(triangles, -1, axis=1).ravel(), triangles.ravel()
+    step = sp.csr_matrix(
+        (np.append(ones, -ones), (np.append(rows, rows), np.append(*ends))), (triangles.size, len(points))
+    )
+    pull = step.T @ sp.diags(weight.ravel())
+    # A plane may be shifted freely: what holds it is next to nothing, and its middle is put back below.
+    solve = splu((pull @ step + 1e-6 * sp.identity(len(points))).tocsc())
     middle = flat.mean(axis=0)
     for _ in range(FLAT_ROUNDS):
-        now = flat[j] - flat[i]
-        turn = np.einsum("ts,tsa,tsb->tab", weight, now, sides)
+        turn = np.einsum("ts,tsa,tsb->tab", weight, (step @ flat).reshape(-1, 3, 2), sides)
         angle = np.arctan2(turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1])
-        cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-        x, y = sides[..., 0], sides[..., 1]
-        want = weight[..., None] * np.stack([cos * x - sin * y, sin * x + cos * y], axis=2)
-        for axis in range(2):
-            push = np.bincount(j.ravel(), want[..., axis].ravel(), n) - np.bincount(
-                i.ravel(), want[..., axis].ravel(), n
-            )
-            flat[:, axis] = solve.solve(push)
+        cos, sin = np.cos(angle), np.sin(angle)
+        turned = np.einsum("abt,tsb->tsa", np.array([[cos, -sin], [sin, cos]]), sides)
+        flat = solve.solve(pull @ turned.reshape(-1, 2))
     found = np.full_like(uv, np.nan)
     found[points] = flat - flat.mean(axis=0) + middle
     return found
 
 
-def _cot(own: np.ndarray, corner: int) -> np.ndarray:
-    """(T,) cotangent of the angle at ``corner`` of flat triangles (T, 3, 2)."""
-    a, b = own[:, (corner + 1) % 3] - own[:, corner], own[:, (corner + 2) % 3] - own[:, corner]
-    return np.sum(a * b, axis=1) / np.maximum(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]), 1e-12)
+def _in_their_planes(corners: np.ndarray) -> np.ndarray:
+    """(T, 3, 2): triangles (T, 3, 3), each in its own plane, the first corner at 0, the second on the x axis, the third above."""
+    along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    base = np.maximum(np.linalg.norm(along, axis=1), 1e-9)
+    own = np.zeros((len(corners), 3, 2))
+    own[:, 1, 0] = base
+    own[:, 2, 0] = np.einsum("td,td->t", along, across) / base
+    own[:, 2, 1] = np.linalg.norm(np.cross(along, across), axis=1) / base
+    return own
+
+
+def _twice_area(flat: np.ndarray) -> np.ndarray:
+    """(T,) of triangles (T, 3, 2), positive where they turn counter-clockwise."""
+    a, b = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def _cotangent(flat: np.ndarray, corner: int) -> np.ndarray:
+    """(T,) of the angle at ``corner`` of triangles (T, 3, 2)."""
+    a, b = (flat[:, (corner + k) % 3] - flat[:, corner] for k in (1, 2))
+    return np.sum(a * b, axis=1) / np.maximum(np.abs(_twice_area(flat)), 1e-12)
