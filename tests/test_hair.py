@@ -23,7 +23,7 @@ from render.people.hair_gather import gathered
 from render.people.hair_grow import Head, Room, grow
 from render.people.hair_look import BEARDS as CUTS
 from render.people.hair_look import STYLES as GROOMS
-from render.people.hair_look import WHITE, draw_hair
+from render.people.hair_look import POINTS_A_TURN, WAVE_M, WHITE, _cut, draw_hair
 from render.people.hair_scalp import Scalp, eyes_and_size, hairline
 from render.people.identity import draw_look
 from render.people.shape import draw_shape
@@ -352,3 +352,23 @@ def test_strands_count_as_people_where_shadows_fall(shoot):
     assert plain.strand.sum() > 100
     assert np.abs(shaded.coverage - plain.coverage).max() < 0.25
     assert np.abs(shaded.coverage - plain.coverage).mean() < 0.005
+
+
+def test_long_straight_hair_waves_with_points_enough_and_a_bald_head_draws_as_much_as_any():
+    def rng() -> np.random.Generator:
+        return np.random.default_rng(4)
+
+    after = []
+    for name in ("bald", "crop", "bob", "long"):
+        drawn = rng()
+        _cut(drawn, GROOMS[name], 30.0, 0.0)
+        after.append(drawn.random())
+    assert len(set(after)) == 1
+    waved = [s for s in (_cut(np.random.default_rng(k), GROOMS["long"], 30.0, 0.0) for k in range(200)) if s is not None]
+    assert len(waved) == 200
+    assert all(0 < s.curl <= WAVE_M for s in waved)
+    turns = [max(s.top, s.side, s.back) / s.pitch for s in waved]
+    assert min((s.points - 1) / t for s, t in zip(waved, turns)) >= POINTS_A_TURN
+    crop = _cut(rng(), GROOMS["crop"], 30.0, 0.0)
+    assert crop is not None
+    assert crop.curl == 0
