@@ -22,8 +22,8 @@ from render.people.body import groups
 from render.people.hair_gather import gathered
 from render.people.hair_grow import Head, Room, grow
 from render.people.hair_look import BEARDS as CUTS
-from render.people.hair_look import STYLES as GROOMS
 from render.people.hair_look import POINTS_A_TURN, WAVE_M, WHITE, _cut, draw_hair
+from render.people.hair_look import STYLES as GROOMS
 from render.people.hair_scalp import Scalp, eyes_and_size, hairline
 from render.people.identity import draw_look
 from render.people.shape import draw_shape
@@ -364,7 +364,9 @@ def test_long_straight_hair_waves_with_points_enough_and_a_bald_head_draws_as_mu
         _cut(drawn, GROOMS[name], 30.0, 0.0)
         after.append(drawn.random())
     assert len(set(after)) == 1
-    waved = [s for s in (_cut(np.random.default_rng(k), GROOMS["long"], 30.0, 0.0) for k in range(200)) if s is not None]
+    waved = [
+        s for s in (_cut(np.random.default_rng(k), GROOMS["long"], 30.0, 0.0) for k in range(200)) if s is not None
+    ]
     assert len(waved) == 200
     assert all(0 < s.curl <= WAVE_M for s in waved)
     turns = [max(s.top, s.side, s.back) / s.pitch for s in waved]
