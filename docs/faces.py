@@ -40,7 +40,7 @@ WHO = (
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
                     gesture=2, faces={"happy": 4, "neutral": 1, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.35, patterns={"plain": 2, "stripes": 2, "checks": 3, "print": 1.5}, fit=(0.0, 0.35),
+WORN = ClothesPrior(coat=0.25, patterns={"plain": 2, "stripes": 2, "checks": 3, "print": 1.5}, fit=(0.0, 0.35),
                     hats={"none": 24, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
@@ -120,7 +120,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     side = int(rng.choice([-1, 1])) if number in BESIDE else 0
     view = camera(someone, width, side, rng)
     # Two in five have a hard lamp beside the surroundings' own light: a flash, the low sun.
-    hard = rng.random() < 0.4
+    hard = rng.random() < 0.5
     prior = LightPrior(strength=(0.4, 0.6) if hard else (0.9, 1.6))
     # Before the dark studio people look cut out, and a night sky takes minutes: photographs of the street have neither.
     maps = [m for m in lighting.environments(prior, Path()) if m[0] not in ("studio", "night")]
@@ -135,7 +135,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
         level = ahead * [1, 1, 0]
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
-    light = lighting.balanced(lighting.metered(light, view), view)
+    light = lighting.balanced(lighting.metered(light, view, float(rng.normal(-0.5, 0.4))), view)
     people = [someone]
     if side:
         people.append(company(number, someone, view, side, rng))

@@ -84,6 +84,9 @@ class CameraPrior(Model):
         description="by the light's own strength, or, where the environment is the background, for each view by what falls "
         "on surfaces that face its camera, whatever lighting.strength says",
     )
+    exposure_ev: Range = Field(
+        (0.0, 0.0), description="stops more or less than `exposure: subject` finds, as photographs are seldom exposed alike"
+    )
     white_balance: Literal["scene", "subject"] = Field(
         "scene",
         description="colours as the light makes them, or, where the environment is the background, nearly as in white light, "

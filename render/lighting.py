@@ -94,10 +94,12 @@ def draw_lamps(prior: LightPrior, rng: np.random.Generator) -> list[Lamp]:
     return lamps
 
 
-def metered(lighting: Lighting, camera: Camera) -> Lighting:
-    """``lighting`` at the strength at which what faces ``camera`` is exposed as a photographer would have it."""
+def metered(lighting: Lighting, camera: Camera, ev: float = 0.0) -> Lighting:
+    """``lighting`` at the strength at which what faces ``camera`` is exposed as a photographer would have it, and ``ev``
+    stops more.
+    """
     found = float(_on_subject(lighting, camera) @ response.LUMA)
-    gain = float(np.clip((METERED / max(found, 1e-3)) ** METERED_SHARE, 1 / MOST_GAIN, MOST_GAIN))
+    gain = 2**ev * float(np.clip((METERED / max(found, 1e-3)) ** METERED_SHARE, 1 / MOST_GAIN, MOST_GAIN))
     lamps = [dataclasses.replace(lamp, strength=lamp.strength * gain) for lamp in lighting.lamps]
     return dataclasses.replace(lighting, strength=lighting.strength * gain, lamps=lamps)
 

@@ -295,7 +295,8 @@ class Studio:
             light = backdrop.estimated_light(behind, camera, light.lamps, self._scratch)
         # A photograph behind was metered when it was taken.
         if behind is None and stage.camera.exposure == "subject":
-            light = lighting.metered(light, camera)
+            ev = generator(stage.seed, "exposure", spec.index).uniform(*stage.camera.exposure_ev)
+            light = lighting.metered(light, camera, float(ev))
         if behind is None and stage.camera.white_balance == "subject":
             light = lighting.balanced(light, camera)
         people = self._seen_by(camera, everyone)

@@ -91,7 +91,7 @@ class Complexions:
         _tint(rgb, m["under_eye"] * (0.35 + 0.65 * skin.tired), (0.74, 0.64, 0.70))
         _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
         # Faces run yellower on the forehead and greyer where a beard grows.
-        _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.90))
+        _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.94))
         if skin.shadow:
             grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
             _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
@@ -111,13 +111,13 @@ class Complexions:
         lips = self.face.masks["lips"]
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         own = np.array(skin.colour, np.float32) * np.array(
-            [0.96 - 0.14 * dark, 0.64 + 0.11 * dark, 0.64 + 0.13 * dark], np.float32
+            [0.94 - 0.10 * dark, 0.68 + 0.12 * dark, 0.68 + 0.14 * dark], np.float32
         )
         own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
         share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
-            own = 0.3 * own + 0.7 * paint
+            own = 0.5 * own + 0.5 * paint * np.float32(1 - 0.5 * dark)
             share = lips
         rgb += (own - rgb) * share[..., None]
 
@@ -143,7 +143,7 @@ class Complexions:
             part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
             peak = float(part.max())
             if peak > 0:
-                strength = depth * max(skin.wrinkles, 0.04) * rng.uniform(0.6, 1.3)
+                strength = depth * max(skin.wrinkles, 0.1 * grown) * rng.uniform(0.6, 1.3)
                 lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
         height -= lines
         crepe = cv2.GaussianBlur(noise[::-1], (0, 0), 2.2)

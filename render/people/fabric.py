@@ -87,7 +87,7 @@ def material(name: str, wear: Wear) -> Material:
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
     # Cloth that was worn: creases of some centimetres, fewer the stiffer it is.
-    made.bump, made.bump_scale, made.bump_m = 0.8 - 0.6 * fabric.stiff, 14.0, 0.009
+    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 8.0, 0.022, True
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)
@@ -193,7 +193,7 @@ def _rough(name: str, level: float) -> np.ndarray:
 
 
 def _stripes(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, chest: bool) -> np.ndarray:
-    n, broad = int(rng.integers(2, 9)), rng.uniform(0.15, 0.6)
+    n, broad = int(rng.integers(4, 13)), rng.uniform(0.15, 0.6)
     return ((x if rng.random() < 0.35 else y) * n % 1 < broad).astype(float)
 
 

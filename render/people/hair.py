@@ -79,7 +79,7 @@ class Barber:
             if len(grown):
                 keep("hair", grown, style.width, ID[KINDS["hair"]])
         grown, _ = brows(scalp, head, points, normals, hair.brow, rng)
-        keep("brows", grown, 0.00011, ID[KINDS["brows"]])
+        keep("brows", grown, 0.00009, ID[KINDS["brows"]])
         if hair.beard is not None:
             grown, _ = beard(hair.beard, scalp, head, points, normals, rng)
             keep("beard", grown, hair.beard.width, ID[KINDS["beard"]])

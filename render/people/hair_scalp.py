@@ -93,7 +93,7 @@ class Scalp:
         low, high = np.interp(x, BROW[:, 0], BROW[:, 1]), np.interp(x, BROW[:, 0], BROW[:, 2])
         across = np.clip(1 - np.abs((at[:, 2] - low) / (high - low) * 2 - 1), 0, 1)
         along = np.clip((x - 0.05) / 0.05, 0, 1) * np.clip((0.49 - x) / 0.05, 0, 1)
-        return np.where(at[:, 1] < 0.15, np.sqrt(across) * along, 0.0)
+        return np.where(at[:, 1] < 0.15, across * along, 0.0)
 
     def beard(self, at: np.ndarray, cheek: float) -> tuple[np.ndarray, np.ndarray]:
         """(N,) density of a full beard and of a moustache, 0 to 1. ``cheek``: 0 low to 1 high on the cheek."""

@@ -149,6 +149,9 @@ class Layers:
             share[where] = np.minimum(share, value)[where]
 
         on_arm = arm > 0.12
+        # Cloth lies on the shoulders and hangs from them.
+        up = piece.take(self.sheet.rest_normals)[:, 2]
+        share[trunk > 1.2] *= 1 - np.clip((up - 0.1) / 0.5, 0, 1)[trunk > 1.2]
         if garment.neck is not None:
             near((piece.take(marks.neck) - garment.neck) * marks.neck_m, top, ~on_arm)
         if garment.sleeve is not None:

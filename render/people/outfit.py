@@ -13,8 +13,8 @@ Colour = tuple[float, float, float]
 # What cloth is dyed: dark, muted, light and bright, in the proportions of a street.
 NEUTRAL = ("16181d", "2b2d33", "4b4e55", "7d8087", "b9b8b2", "e8e5dd", "f4f2ec", "23262b")
 EARTH = ("5a4632", "7b5f43", "a58a63", "c9b28a", "6b6a45", "4d5434", "8a4a2b", "3c2a20")
-COOL = ("1b2a49", "27406b", "3f6ea3", "7fa6c9", "1f5157", "2f7a6d", "4d4a78", "98a9c4")
-WARM = ("7d1f2a", "a8322d", "c8643a", "d99a3b", "e3c04f", "b85a73", "dba0a3", "6d2f4f")
+COOL = ("1b2640", "2a3d5e", "476a93", "8aa5bd", "24474d", "3d6f66", "46456a", "9aa7bb")
+WARM = ("6b2129", "94352f", "a85f41", "b98d4c", "c9b06a", "9c5a6b", "c7a0a0", "593245")
 PALETTES = (NEUTRAL, EARTH, COOL, WARM)
 DENIM = ("14213d", "23395b", "3a5a83", "6f8fb3", "1a1c22", "8c9bad")
 HIDE = ("1a1512", "2b1d14", "4a2c1a", "6b4226", "0f0f10", "3a3632")

