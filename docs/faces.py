@@ -28,8 +28,9 @@ from render.scene import Camera, Lamp, PersonMesh, Scene
 from render.strands import merged, merging
 
 SEED, ACROSS = 47, 4
-# Who has company in the picture: one face in three, as on photographs.
+# Who has company in the picture, and how many more stand behind: few photographs show one person alone.
 BESIDE = (1, 4, 7, 9, 13)
+BEHIND = (0, 2, 1, 2, 0, 1, 0, 3, 1, 0, 2, 2, 1, 0, 3, 1)
 # Years, sex and Monk tone of each.
 WHO = (
     (7, "female", 2), (24, "male", 9), (33, "female", 3), (68, "male", 2),
@@ -38,9 +39,9 @@ WHO = (
     (83, "male", 8), (27, "female", 5), (50, "male", 3), (22, "female", 1),
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
-                    gesture=2, faces={"happy": 4, "neutral": 1, "speech": 0.5})  # fmt: skip
+                    gesture=2, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.25, patterns={"plain": 2, "stripes": 2, "checks": 3, "print": 1.5}, fit=(0.0, 0.35),
+WORN = ClothesPrior(coat=0.25, patterns={"plain": 4, "stripes": 1, "checks": 2, "print": 1.5}, fit=(0.0, 0.35),
                     hats={"none": 24, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
@@ -72,19 +73,32 @@ def turned(way: np.ndarray, angle: float) -> np.ndarray:
     return np.array([c * way[0] - s * way[1], s * way[0] + c * way[1], way[2]])
 
 
-def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.random.Generator) -> PersonMesh:
-    """Someone else, half a step to the camera's right (``side`` 1) or left (-1) and behind, facing about the camera."""
+def passer(number: int, place: np.ndarray, view: Camera, rng: np.random.Generator) -> PersonMesh:
+    """Someone else, standing at ``place`` (2,) metres and facing about the camera."""
     other = AnnyPeople(
-        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING, clothes=WORN), SEED + 100 + number
+        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING, clothes=WORN), SEED + number
     ).load("0", rng)
-    eyes, _ = facing(someone)
-    away = view.world_to_camera[2, :3] * [1, 1, 0]
-    away /= np.linalg.norm(away)
-    aside = side * np.array([away[1], -away[0], 0])
-    place = eyes + aside * rng.uniform(0.2, 0.28) + away * rng.uniform(0.3, 0.5)
+    away = view.world_to_camera[2, :2]
     # People are drawn facing -y.
-    yaw = np.arctan2(-away[1], -away[0]) + np.pi / 2 + rng.normal(0, 0.4)
-    return moved(other, float(yaw), place[:2])
+    yaw = np.arctan2(-away[1], -away[0]) + np.pi / 2 + rng.normal(0, 0.4 if number < 200 else 1.0)
+    return moved(other, float(yaw), place)
+
+
+def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.random.Generator) -> list[PersonMesh]:
+    """Someone half a step to the camera's right (``side`` 1), left (-1) or nobody (0), and who else is about, steps behind."""
+    eyes, _ = facing(someone)
+    away = view.world_to_camera[2, :2] / np.linalg.norm(view.world_to_camera[2, :2])
+    aside = np.array([away[1], -away[0]])
+    near = float(np.linalg.norm(camera_centre(view.world_to_camera)[:2] - eyes[:2]))
+    found = []
+    if side:
+        place = eyes[:2] + side * aside * rng.uniform(0.2, 0.28) + away * rng.uniform(0.3, 0.5)
+        found.append(passer(100 + number, place, view, rng))
+    for k in range(BEHIND[number]):
+        deep = rng.uniform(0.8, 4.0)
+        across = (-1) ** k * rng.choice([-1, 1]) * rng.uniform(0.2, 0.55) * view.width / view.K[0, 0] * (near + deep)
+        found.append(passer(200 + 16 * k + number, eyes[:2] + away * deep + aside * across, view, rng))
+    return found
 
 
 def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator) -> Camera:
@@ -119,9 +133,9 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     rng = generator(SEED, "portrait", number)
     side = int(rng.choice([-1, 1])) if number in BESIDE else 0
     view = camera(someone, width, side, rng)
-    # Two in five have a hard lamp beside the surroundings' own light: a flash, the low sun.
-    hard = rng.random() < 0.5
-    prior = LightPrior(strength=(0.4, 0.6) if hard else (0.9, 1.6))
+    # Two in three have a hard lamp beside the surroundings' own light: a flash, the low sun.
+    hard = rng.random() < 0.66
+    prior = LightPrior(strength=(0.25, 0.6) if hard else (0.9, 1.6))
     # Before the dark studio people look cut out, and a night sky takes minutes: photographs of the street have neither.
     maps = [m for m in lighting.environments(prior, Path()) if m[0] not in ("studio", "night")]
     light = lighting.draw_lighting(prior, maps, rng)
@@ -136,9 +150,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
     light = lighting.balanced(lighting.metered(light, view, float(rng.normal(-0.5, 0.4))), view)
-    people = [someone]
-    if side:
-        people.append(company(number, someone, view, side, rng))
+    people = [someone, *company(number, someone, view, side, rng)]
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED + number)
     frame = engine.render(scene, None)

@@ -22,8 +22,8 @@ from render.scene import Material
 HEAD_PX, BODY_PX = 1024, 512
 # Share of the light that scatters under the skin before it leaves: softens a face; with a third of it skin looked like wax.
 SUBSURFACE = 0.22
-# Skin's index of refraction is 1.4, and 0.5 stands for 1.5: F0 of 0.028 over 0.04, halved.
-SPECULAR = 0.35
+# Skin's index of refraction is 1.4, and 0.5 stands for 1.5: F0 of 0.028 over 0.04 is 0.35; sebum, at 1.48, covers most.
+SPECULAR = 0.5
 
 
 class Complexions:
@@ -53,7 +53,7 @@ class Complexions:
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
     def materials(self, skin: Skin) -> dict[str, Material]:
         """ "head", "skin" (all else) and "nails"."""
-        rough = 0.60 - 0.14 * skin.oil
+        rough = 0.56 - 0.16 * skin.oil
         head = Material(
             "head", skin.colour, roughness=rough, specular=SPECULAR, subsurface=SUBSURFACE, bump=0.10, bump_scale=900.0
         )
@@ -84,9 +84,9 @@ class Complexions:
         flush += 0.25 * m["lids"] + 0.16
         _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.71, 0.69))
         blotch = _clouds(rng, 9, 4)
-        _tint(rgb, blotch * 0.7, (1.03, 0.83, 0.79))
+        _tint(rgb, blotch * 0.7, (1.05, 0.82, 0.79))
         # Sun and pigment differ over a face by a tenth.
-        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.90, 0.88, 0.86))
+        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.86, 0.83, 0.81))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
         _tint(rgb, m["under_eye"] * (0.35 + 0.65 * skin.tired), (0.74, 0.64, 0.70))
         _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
@@ -173,7 +173,7 @@ class Complexions:
         """A quarter of the head's texels: the middle of the face and the lips shine more."""
         m = {k: cv2.resize(self.face.masks[k], (HEAD_PX // 4,) * 2) for k in ("nose", "forehead", "chin", "lips")}
         shine = (0.5 + 0.5 * skin.oil) * np.clip(m["nose"] + 0.7 * m["forehead"] + 0.5 * m["chin"], 0, 1)
-        value = level - 0.16 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
+        value = level - 0.2 * shine - (0.24 if skin.lipstick else 0.12) * m["lips"]
         grey = np.rint(np.clip(value, 0.15, 1) * 255).astype(np.uint8)
         return np.dstack([grey, grey, grey, np.full_like(grey, 255)])
 

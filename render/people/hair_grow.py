@@ -17,7 +17,9 @@ COMB_M = 0.09
 # And it keeps its direction over about this length.
 STIFF_M = 0.018
 # Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M and from SHORT_M on.
-STRAY, BENT, BEND_M, SHORT_M = 0.012, 0.018, 0.11, 0.03
+STRAY, BENT, BEND_M, SHORT_M = 0.04, 0.022, 0.11, 0.03
+# How much the thickness of the layer differs over a head, as a logarithm.
+TUFTS = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +115,10 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     # Strands lie in layers: those underneath close to the skin.
     layer = rng.random(n)
     # Fly-aways lie over the others, up to twice as far out; short hair has none.
-    stray = (rng.random(n) < STRAY) & (length > 2 * SHORT_M)
+    stray = (rng.random(n) < STRAY) & (length > SHORT_M)
     layer[stray] = 1 + rng.random(stray.sum()) ** 2
+    # No head of hair is equally thick all over: as thick as a cap, it looks like one.
+    layer *= np.exp(TUFTS * smooth_noise(rng, at, 0.13, 1)[:, 0])
     lean = smooth_noise(rng, at, 0.22, 3) * 0.35 + smooth_noise(rng, at, 0.06, 3) * 0.25
     flow = _flow(style, at, normals)
     d = _unit(normals * style.lift + flow * (1 - style.lift) + lean * 0.5)
