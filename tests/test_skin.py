@@ -108,7 +108,7 @@ def test_wrinkles_come_with_age(charts):
     def slope(years):
         old = draw_skin(generator("w", 1), skin_albedo(4), 4, years, "male")
         texture = charts.materials(dataclasses.replace(old, oil=0.5))["head"].normal_texture
-        points = np.concatenate([line for line, _, _ in charts.face.lines[:4]]).astype(int)
+        points = np.concatenate([line for _, line, _, _ in charts.face.lines[:4]]).astype(int)
         z = texture[points[:, 1], points[:, 0], 2].astype(float) / 127.5 - 1
         return np.degrees(np.arccos(np.clip(z, -1, 1))).mean()
 

@@ -103,7 +103,7 @@ class AnnyPeople:
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
         identity_id = f"anny/{int(key):06d}"
-        mesh = assemble(pieces, look, shift, _parts())
+        mesh = assemble(pieces, look, shift, _parts(), pose.actions)
         strands = [shifted(s, shift) for s in strands]
         hair = np.concatenate([np.zeros((0, 3)), *(s.points.reshape(-1, 3) for s in strands)])
         top, chin = head_marks(mesh, hair, posed.vertices[body.skull] + shift)
@@ -196,12 +196,14 @@ def head_marks(mesh: Mesh, hair: np.ndarray, skull: np.ndarray) -> tuple[np.ndar
     return np.array([*middle, top]), np.array([*middle, skull[:, 2].min()])
 
 
-def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts) -> Mesh:
+def assemble(
+    pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts, actions: dict[str, float]
+) -> Mesh:
     """One triangle mesh of all pieces: smooth normals per piece, one material per kind, uv in metres for patterns,
     Sapiens2's class of every face.
     """
     kinds = sorted({p.kind for p in pieces})
-    materials = materials_of(look, _studio()[1].complexions)
+    materials = materials_of(look, _studio()[1].complexions, actions)
     vertices, faces, normals, index, uv, part = [], [], [], [], [], []
     first = 0
     for piece in pieces:

@@ -26,6 +26,31 @@ SUBSURFACE = 0.22
 SPECULAR = 0.5
 
 
+# How deep a line of the face is as dark as lines get.
+FURROW_M = 0.0005
+# Which lines an action of the face draws, and how much of their depth at ninety.
+DRAWN = {
+    "mouthSmile": {"fold": 1.0, "crow": 0.5, "bag": 0.3},
+    "cheekSquint": {"crow": 0.7, "bag": 0.6},
+    "eyeSquint": {"crow": 0.6},
+    "mouthUpperUp": {"fold": 0.6},
+    "noseSneer": {"fold": 0.8, "frown": 0.4},
+    "browDown": {"frown": 1.0},
+    "browInnerUp": {"forehead": 0.8},
+    "browOuterUp": {"forehead": 0.7},
+    "mouthFrown": {"mouth": 1.0},
+}
+
+
+def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
+    """(kind of line, how much of it in quarters) that facial ``actions`` in [0, 1] draw; the stronger side counts for both."""
+    found: dict[str, float] = {}
+    for action, amount in actions.items():
+        for kind, share in DRAWN.get(action.removesuffix("Left").removesuffix("Right"), {}).items():
+            found[kind] = max(found.get(kind, 0.0), round(4 * amount * share) / 4)
+    return tuple(sorted(found.items()))
+
+
 class Complexions:
     """The charts of one topology, made once: 1 s and 60 MB."""
 
@@ -51,13 +76,13 @@ class Complexions:
         self.palms = _palms(self.body, template)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
-    def materials(self, skin: Skin) -> dict[str, Material]:
-        """ "head", "skin" (all else) and "nails"."""
+    def materials(self, skin: Skin, moved: tuple[tuple[str, float], ...] = ()) -> dict[str, Material]:
+        """ "head", "skin" (all else) and "nails". ``moved``: of `moved_lines`."""
         rough = 0.56 - 0.16 * skin.oil
         head = Material(
             "head", skin.colour, roughness=rough, specular=SPECULAR, subsurface=SUBSURFACE, bump=0.10, bump_scale=900.0
         )
-        head.base_color_texture, height = self._head(skin)
+        head.base_color_texture, height = self._head(skin, dict(moved))
         head.normal_texture = _normals(height, self.head.size_m)
         head.roughness_texture = self._rough(skin, rough)
         body = Material(
@@ -73,7 +98,7 @@ class Complexions:
         nails = Material("nails", nail_colour(skin), roughness=0.16 if skin.polish else 0.28, subsurface=0.1)
         return {"head": head, "skin": body, "nails": nails}
 
-    def _head(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
+    def _head(self, skin: Skin, moved: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """((S, S, 4) uint8 sRGB, (S, S) float32 metres of relief)."""
         rng = np.random.default_rng(skin.seed)
         m, base = self.face.masks, np.array(skin.colour, np.float32)
@@ -103,9 +128,12 @@ class Complexions:
         if skin.moles:
             _tint(rgb, self._spots(rng, skin.moles, (0.6, 1.3), None) * 0.9, (0.34, 0.22, 0.18))
         _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
+        lines = self._lines(skin, moved)
+        # Less light comes out of a furrow than went in, and redder.
+        _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
         self._lips(rgb, skin, rng)
         rgb = base + (rgb - base) * self._fade[..., None]
-        return _coloured(rgb), self._relief(skin, rng)
+        return _coloured(rgb), self._relief(skin, lines, rng)
 
     def _lips(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         lips = self.face.masks["lips"]
@@ -121,8 +149,28 @@ class Complexions:
             share = lips
         rgb += (own - rgb) * share[..., None]
 
-    def _relief(self, skin: Skin, rng: np.random.Generator) -> np.ndarray:
-        """Pores, finer on children; wrinkles by age; the lips' own lines."""
+    def _lines(self, skin: Skin, moved: dict[str, float]) -> np.ndarray:
+        """(S, S) float32 metres deep: the lines of age, and those that the face draws at the moment."""
+        rng = np.random.default_rng(skin.seed + 3)
+        grown = float(np.clip((skin.age_years - 6) / 14, 0.25, 1))
+        lines = np.zeros((HEAD_PX, HEAD_PX), np.float32)
+        for kind, points, width, depth in self.face.lines:
+            wobble = points + rng.normal(0, 0.9, points.shape)
+            px = max(width / 0.00035, 1.5)
+            one = np.zeros_like(lines)
+            cv2.polylines(one, [np.rint(wobble * 16).astype(np.int32)], False, (1.0,), 2, cv2.LINE_AA, 4)
+            x0, y0 = np.maximum(points.min(0).astype(int) - 30, 0)
+            x1, y1 = points.max(0).astype(int) + 30
+            part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
+            peak = float(part.max())
+            if peak > 0:
+                drawn = max(skin.wrinkles, 0.1 * grown, (0.5 + 0.5 * grown) * moved.get(kind, 0.0))
+                strength = depth * drawn * rng.uniform(0.6, 1.3)
+                lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
+        return lines
+
+    def _relief(self, skin: Skin, lines: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Pores, finer on children; ``lines`` (S, S) metres deep; the lips' own lines."""
         grown = float(np.clip((skin.age_years - 6) / 14, 0.25, 1))
         m = self.face.masks
         noise = rng.standard_normal((HEAD_PX, HEAD_PX)).astype(np.float32)
@@ -132,19 +180,6 @@ class Complexions:
         pores = np.minimum(fine, 0.4)
         where = 0.5 + 0.8 * m["nose"] + 0.6 * m["cheeks"] + 0.3 * m["forehead"] + 0.3 * m["chin"]
         height = pores * where * np.float32(9e-5 * grown)
-        lines = np.zeros_like(height)
-        for points, width, depth in self.face.lines:
-            wobble = points + rng.normal(0, 0.9, points.shape)
-            px = max(width / 0.00035, 1.5)
-            one = np.zeros_like(height)
-            cv2.polylines(one, [np.rint(wobble * 16).astype(np.int32)], False, (1.0,), 2, cv2.LINE_AA, 4)
-            x0, y0 = np.maximum(points.min(0).astype(int) - 30, 0)
-            x1, y1 = points.max(0).astype(int) + 30
-            part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
-            peak = float(part.max())
-            if peak > 0:
-                strength = depth * max(skin.wrinkles, 0.1 * grown) * rng.uniform(0.6, 1.3)
-                lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
         height -= lines
         crepe = cv2.GaussianBlur(noise[::-1], (0, 0), 2.2)
         height += crepe / crepe.std() * np.float32(6e-5 * skin.wrinkles) * (0.4 + m["under_eye"] + m["cheeks"])

@@ -11,11 +11,11 @@ import numpy as np
 from render.people.anchors_face import Face
 from render.people.chart import Chart
 
-Line = tuple[np.ndarray, float, float]
+Line = tuple[str, np.ndarray, float, float]
 
 
 class FaceMap:
-    """Masks by name, and wrinkles as lines: (N, 2) texels, width in metres, depth in metres at full age."""
+    """Masks by name, and wrinkles as lines: kind, (N, 2) texels, width in metres, depth in metres at full age."""
 
     def __init__(self, chart: Chart, template: np.ndarray, groups: dict[str, np.ndarray]) -> None:
         self._chart, self._template = chart, template
@@ -101,38 +101,38 @@ class FaceMap:
         outer = at["l_outer_end_of_upper_lash_line"]
         wing, corner = at["outer_corner_of_l_nostril"], at["l_outer_corner_of_mouth"]
         glabella = at["center_of_glabella"]
-        found: list[tuple[np.ndarray, float, float]] = []
+        found: list[Line] = []
         for k, up in enumerate((0.021, 0.031, 0.040, 0.049)):
             x = np.linspace(-0.040 + 0.004 * k, 0.040 - 0.004 * k, 15)
             z = glabella[2] + up + 0.0022 * np.cos(x * 150) - 0.004 * (np.abs(x) / 0.04) ** 2
-            found.append((np.stack([x, np.full(15, glabella[1] + 0.006), z], 1), 0.0016, 0.00034))
+            found.append(("forehead", np.stack([x, np.full(15, glabella[1] + 0.006), z], 1), 0.0016, 0.00034))
         for side in (-1, 1):
             flip = np.array([side, 1, 1])
             in_m = side * 0.0062
             frown = [[in_m, glabella[1], glabella[2] - 0.002], [in_m * 1.15, glabella[1], glabella[2] + 0.013]]
-            found.append((np.array(frown), 0.0015, 0.00040))
+            found.append(("frown", np.array(frown), 0.0015, 0.00040))
             for turn in np.radians([-38, -14, 10, 32]):
                 s = np.linspace(0.005, 0.021, 6)
                 way = np.stack([np.cos(turn) * s, s * 0.55, np.sin(turn) * s - 8 * s**2], 1)
-                found.append(((outer + way) * flip, 0.0010, 0.00024))
+                found.append(("crow", (outer + way) * flip, 0.0010, 0.00024))
             t = np.linspace(0, 1, 9)[:, None]
             start, end = wing + np.array([0.003, 0.002, 0.002]), corner + np.array([0.010, 0.003, -0.002])
             fold = start + t * (end - start) + np.array([0.006, 0.0, 0.0]) * np.sin(np.pi * t)
-            found.append((fold * flip, 0.0026, 0.00075))
+            found.append(("fold", fold * flip, 0.0026, 0.00075))
             down = corner + np.array([0.006, 0.002, -0.006])
-            found.append(((down + t * np.array([0.004, 0.004, -0.020])) * flip, 0.0018, 0.00035))
+            found.append(("mouth", (down + t * np.array([0.004, 0.004, -0.020])) * flip, 0.0018, 0.00035))
             for drop in (0.011, 0.016):
                 low = at["l_centerpoint_of_lower_lash_line"]
                 x = np.linspace(-0.013, 0.013, 9)
                 z = low[2] - drop + 0.004 * (x / 0.013) ** 2
                 bag = np.stack([low[0] + x, np.full(9, low[1] + 0.003), z], 1)
-                found.append((bag * flip, 0.0018, 0.00034))
-        lines = [(np.array([self.texel(p) for p in points]), width, depth) for points, width, depth in found]
+                found.append(("bag", bag * flip, 0.0018, 0.00034))
+        lines = [(kind, np.array([self.texel(p) for p in at]), width, depth) for kind, at, width, depth in found]
         # Rings round the neck follow the map's own rows.
         for row in (0.075, 0.052):
             x = np.linspace(0.18, 0.82, 30) * self._chart.side
             y = (1 - row) * self._chart.side + 4 * np.sin(x / 60)
-            lines.append((np.stack([x, y], 1), 0.0028, 0.0005))
+            lines.append(("neck", np.stack([x, y], 1), 0.0028, 0.0005))
         return lines
 
 

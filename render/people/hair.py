@@ -167,7 +167,7 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     )
     base = hair.beard_color if name == "beard" else base
     # Hairs differ a little and locks more: alike, they are a wig.
-    lock = np.exp(LOCKS * smooth_noise(rng, head.at(grown[:, 0]), LOCK_WIDE, 1))
+    lock = np.exp(LOCKS * smooth_noise(rng, head.at(grown[:, 0]), LOCK_WIDE, 1) - LOCKS**2 / 2)
     shade = np.clip(rng.normal(1, 0.14, (n, 1)) * lock, 0.4, 2.0)
     # Grey comes hair by hair, and a strand stands for several.
     white = rng.binomial(HAIRS[name], min(grey, 1.0), (n, 1)) / HAIRS[name]

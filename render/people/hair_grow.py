@@ -17,9 +17,9 @@ COMB_M = 0.09
 # And it keeps its direction over about this length.
 STIFF_M = 0.018
 # Share of hairs that no lock holds, and how much of its way a lock bends aside, over BEND_M and from SHORT_M on.
-STRAY, BENT, BEND_M, SHORT_M = 0.04, 0.022, 0.11, 0.03
+STRAY, BENT, BEND_M, SHORT_M = 0.03, 0.022, 0.11, 0.03
 # How much the thickness of the layer differs over a head, as a logarithm.
-TUFTS = 0.4
+TUFTS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)

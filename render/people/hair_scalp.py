@@ -22,7 +22,7 @@ HAIRLINE = np.array(
 )
 # x, z of a brow's upper and lower edge as the front shows it, from its inner to its outer end.
 BROW = np.array(
-    [(0.07, 0.150, 0.225), (0.16, 0.155, 0.245), (0.28, 0.180, 0.265), (0.38, 0.175, 0.245), (0.47, 0.12, 0.165)]
+    [(0.07, 0.155, 0.218), (0.16, 0.163, 0.237), (0.28, 0.190, 0.258), (0.38, 0.182, 0.239), (0.47, 0.124, 0.161)]
 )
 # Lips from corner to corner, and how high a moustache reaches.
 NOSE_Z = -0.405

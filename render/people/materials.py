@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from render.people.accessories import materials_of_things
-from render.people.complexion import Complexions
+from render.people.complexion import Complexions, moved_lines
 from render.people.eyes import eye_materials
 from render.people.fabric import material, ribbed
 from render.people.hair import tinted
@@ -16,8 +16,8 @@ from render.scene import Material
 GREY = (0.5, 0.5, 0.5)
 
 
-def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
-    """kind -> Material."""
+def materials_of(look: Look, complexions: Complexions, actions: dict[str, float]) -> dict[str, Material]:
+    """kind -> Material. ``actions``: of the face, in [0, 1]."""
     skin = np.array(look.skin)
     lips = tuple(float(v) for v in np.clip(skin * (0.82, 0.5, 0.5), 0.01, 1))
     found = clothes_of(look.outfit) | {
@@ -35,7 +35,7 @@ def materials_of(look: Look, complexions: Complexions) -> dict[str, Material]:
     if look.detail == "mannequin":
         return {kind: Material(kind, GREY, roughness=0.6) for kind in found}
     if look.detail == "full":
-        found |= complexions.materials(look.complexion)
+        found |= complexions.materials(look.complexion, moved_lines(actions))
         found["head"] = tinted(found["head"], look.hair, complexions.at)
         found |= materials_of_things(look.things)
         found |= eye_materials(look.iris, look.pupil, round(look.shape.age_years), look.complexion.seed)
