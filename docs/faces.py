@@ -27,7 +27,7 @@ from render.placement import moved
 from render.scene import Camera, Lamp, PersonMesh, Scene
 from render.strands import merged, merging
 
-SEED, ACROSS = 47, 4
+SEED, ACROSS = 50, 4
 # Who has company in the picture, and how many more stand behind: few photographs show one person alone.
 BESIDE = (1, 4, 7, 9, 13)
 BEHIND = (0, 2, 1, 2, 0, 1, 0, 3, 1, 0, 2, 2, 1, 0, 3, 1)
@@ -41,7 +41,7 @@ WHO = (
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
                     gesture=2, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.25, patterns={"plain": 4, "stripes": 1, "checks": 2, "print": 1.5}, fit=(0.0, 0.35),
+WORN = ClothesPrior(coat=0.4, patterns={"plain": 2, "stripes": 1, "checks": 3, "print": 2}, fit=(0.0, 0.35),
                     hats={"none": 24, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 

@@ -85,7 +85,8 @@ class CameraPrior(Model):
         "on surfaces that face its camera, whatever lighting.strength says",
     )
     exposure_ev: Range = Field(
-        (0.0, 0.0), description="stops more or less than `exposure: subject` finds, as photographs are seldom exposed alike"
+        (0.0, 0.0),
+        description="stops more or less than `exposure: subject` finds, as photographs are seldom exposed alike",
     )
     white_balance: Literal["scene", "subject"] = Field(
         "scene",

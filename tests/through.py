@@ -4,7 +4,7 @@ The clothes are closed for the question: every hem of every garment gets a lid, 
 that meets a lid first looks into a sleeve, a collar or up a skirt, and may see what is there. A ray that first meets a
 garment is inside the clothed silhouette. It sees through where
 - "skin": skin that lies under a garment by construction is nearer than the garment;
-- "layer": the garment it meets lies under another by construction;
+- "layer": the garment it meets lies under another by construction, and that is close behind it;
 - "back": it meets a garment's inner face without having passed a lid;
 - "hole": the person as rendered has nothing there, or nothing within 2 cm of it.
 """
@@ -21,6 +21,8 @@ from render.people.tailor import Dressed
 
 FRONT, LID, UNDER = 0, 1, 2
 GRID_M = 0.006
+# Looser cloth than this over what is under it there is none.
+CLOSE_M = 0.06
 
 
 def through(dressed: Dressed, azimuth: float, elevation: float) -> dict[str, int]:
@@ -45,10 +47,14 @@ def through(dressed: Dressed, azimuth: float, elevation: float) -> dict[str, int
     a, za, facing = _first(shell, origins, ahead)
     b, zb, _ = _first(every, origins, ahead)
     on = (a >= 0) & (label[a] != LID)
+    # What comes through has the cloth that covers it close behind; into an open coat one looks at what is under it.
+    over = label == FRONT
+    _, zc, facing_c = _first(shell[over], origins, ahead)
+    close = (facing_c < 0) & (zc < za + CLOSE_M)
     is_under = (b >= first_under) & (b < first_under + len(under)) & (zb < za - 1e-6)
     count = {
         "skin": on & is_under,
-        "layer": on & ~is_under & (label[a] == UNDER) & (facing < 0) & (zb > za - 1e-3),
+        "layer": on & ~is_under & (label[a] == UNDER) & (facing < 0) & (zb > za - 1e-3) & close,
         "back": on & (facing > 0) & (zb > za - 1e-3),
         "hole": on & ((b < 0) | (zb > za + 0.02)),
     }

@@ -196,9 +196,7 @@ def head_marks(mesh: Mesh, hair: np.ndarray, skull: np.ndarray) -> tuple[np.ndar
     return np.array([*middle, top]), np.array([*middle, skull[:, 2].min()])
 
 
-def assemble(
-    pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts, actions: dict[str, float]
-) -> Mesh:
+def assemble(pieces: list[Piece], look: Look, shift: np.ndarray, parts: Parts, actions: dict[str, float]) -> Mesh:
     """One triangle mesh of all pieces: smooth normals per piece, one material per kind, uv in metres for patterns,
     Sapiens2's class of every face.
     """

@@ -12,7 +12,7 @@ from render.scene import Material
 # The colour attribute that build.build_person writes. Not "color": Cycles has that name for something else, and gives black.
 VERTEX_COLORS = "person_color"
 # Folds of cloth: sharp ridges between broad hollows, bent, and so much longer down than across.
-FOLDS, DOWN = {"Detail": 1.0, "Roughness": 0.4, "Offset": 0.95, "Gain": 0.6, "Distortion": 0.35}, 0.4
+FOLDS, DOWN = {"Detail": 1.6, "Roughness": 0.4, "Offset": 0.95, "Gain": 0.6, "Distortion": 0.35}, 0.4
 
 
 def build_material(material: Material, aov: str | None = None) -> Any:

@@ -130,7 +130,7 @@ class Complexions:
         _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
         lines = self._lines(skin, moved)
         # Less light comes out of a furrow than went in, and redder.
-        _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
+        _tint(rgb, np.clip(lines / FURROW_M, 0, 1) * self._fade, (0.80, 0.68, 0.65))
         self._lips(rgb, skin, rng)
         rgb = base + (rgb - base) * self._fade[..., None]
         return _coloured(rgb), self._relief(skin, lines, rng)
@@ -145,7 +145,7 @@ class Complexions:
         share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
-            own = 0.5 * own + 0.5 * paint * np.float32(1 - 0.5 * dark)
+            own = 0.4 * own + 0.6 * paint * np.float32(1 - 0.5 * dark)
             share = lips
         rgb += (own - rgb) * share[..., None]
 
@@ -274,13 +274,13 @@ def _coloured(rgb: np.ndarray) -> np.ndarray:
 
 
 def _towards_shoulders(chart: Chart, template: np.ndarray, mine: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(S, S) float32: 0 at the border to ``others``, 1 from 5 cm above it."""
+    """(S, S) float32: 0 at the border to ``others`` and a texel beyond, 1 from 5 cm above it."""
     from scipy.spatial import cKDTree
 
     rim = template[np.intersect1d(mine, others)]
     small = cv2.resize(chart.place, (chart.side // 4,) * 2, interpolation=cv2.INTER_AREA)
     far = cKDTree(rim).query(small.reshape(-1, 3))[0].reshape(small.shape[:2])
-    share = np.clip(far / 0.05, 0, 1)
+    share = np.clip((far - 0.003) / 0.05, 0, 1)
     return cv2.resize((share * share * (3 - 2 * share)).astype(np.float32), (chart.side,) * 2)
 
 

@@ -87,7 +87,7 @@ def material(name: str, wear: Wear) -> Material:
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
     # Cloth that was worn: creases of some centimetres, fewer the stiffer it is.
-    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 10.0, 0.04, True
+    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 14.0, 0.03, True
     if wear.slot == "hat":
         made.bump_scale, made.bump_m = 18.0, 0.01
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)

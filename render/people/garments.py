@@ -13,6 +13,8 @@ from render.people.body import Posed
 from render.people.shell import ARM, LEG, Sheet, Shell
 
 FAR_M = 9.0
+# Share of coats that are not buttoned up.
+OPEN = 0.65
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Garment:
     part ends below; None = it goes on into legs. ``rise``: the same, where it ends above; None = at ``neck``, from the
     neck's upper joint, of its length. ``leg``: of the leg, crotch to ankle; ``above``: the same, where socks end.
     ``scoop``: how much lower than ``neck`` one of its kind may be cut, of the neck's length.
+    ``open_m``: half the width that it is open in front; None = closed. ``opens_m``: the most of it on one of its kind.
     ``tail``: length of a skirt, of the leg; None = no skirt.
     ``ease_m``: room at the tightest and at the loosest fit. ``thick_m``: of its own cloth. ``snug``: share of
     the ease that is left at its upper end (neck or waist), at the ends of sleeves or legs, and at the trunk's lower hem.
@@ -38,6 +41,7 @@ class Garment:
     above: float | None = None
     tail: float | None = None
     open_m: float | None = None
+    opens_m: float = 0.0
     ease_m: tuple[float, float] = (0.003, 0.022)
     thick_m: float = 0.0025
     snug: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -143,7 +147,9 @@ def _along(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray
 
 
 def drawn_cut(garment: Garment, rng: np.random.Generator) -> Garment:
-    """``garment`` with a neckline of its own: high, round or wide."""
+    """``garment`` with a neckline of its own: high, round or wide; or worn open."""
+    if garment.opens_m and rng.random() < OPEN:
+        garment = dataclasses.replace(garment, open_m=garment.opens_m * float(rng.uniform(0.4, 1.0)))
     if garment.neck is None or not garment.scoop:
         return garment
     return dataclasses.replace(garment, neck=garment.neck + garment.scoop * float(rng.random()))
@@ -162,7 +168,7 @@ GARMENTS = {
         UPPER, sleeve=1.0, hem=0.40, neck=1.22, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "coat": Garment(
-        UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)
+        UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, opens_m=0.07, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)
     ),
     "dress": Garment(
         UPPER, sleeve=0.3, hem=0.75, neck=1.4, scoop=0.2, tail=0.45, ease_m=(0.003, 0.014), snug=(0.1, 0.7, 0.2)

@@ -11,7 +11,7 @@ from render import response
 
 Colour = tuple[float, float, float]
 # What cloth is dyed: dark, muted, light and bright, in the proportions of a street.
-NEUTRAL = ("16181d", "2b2d33", "4b4e55", "7d8087", "b9b8b2", "e8e5dd", "f4f2ec", "23262b")
+NEUTRAL = ("16181d", "2b2d33", "4b4e55", "7d8087", "b9b8b2", "e8e5dd", "1b1c20", "23262b")
 EARTH = ("5a4632", "7b5f43", "a58a63", "c9b28a", "6b6a45", "4d5434", "8a4a2b", "3c2a20")
 COOL = ("1b2640", "2a3d5e", "476a93", "8aa5bd", "24474d", "3d6f66", "46456a", "9aa7bb")
 WARM = ("6b2129", "94352f", "a85f41", "b98d4c", "c9b06a", "9c5a6b", "c7a0a0", "593245")
@@ -62,7 +62,7 @@ def draw_outfit(
     prior = prior or ClothesPrior()
     skirts = prior.skirts_for_all or sex == "female"
     fit = float(rng.uniform(*prior.fit))
-    palette = PALETTES[int(rng.choice(4, p=[0.46, 0.2, 0.24, 0.1]))]
+    palette = PALETTES[int(rng.choice(4, p=[0.5, 0.18, 0.24, 0.08]))]
     draw = _Draw(rng, prior, palette, textures)
     top = _one(rng, prior.tops, TOPS)
     bottom = _one(rng, prior.bottoms, BOTTOMS if skirts else BOTTOMS[:-1])
