@@ -150,7 +150,7 @@ def _painted(iris: tuple[float, float, float], pupil: float, age_years: float, s
     colour *= np.clip((far - hole) / 0.9, 0.012, 1)[..., None]
     # The white: blue in children, yellow in the old, red towards the corners.
     old = np.clip((age_years - 25) / 60, 0, 1)
-    white = np.array([0.70, 0.665, 0.635]) * (1 - old * np.array([0.06, 0.12, 0.26]))
+    white = np.array([0.58, 0.55, 0.525]) * (1 - old * np.array([0.06, 0.12, 0.26]))
     if age_years < 10:
         white = white * [0.97, 1.0, 1.06]
     corner = np.clip((far - 30) / 40, 0, 1) * np.abs(np.cos(turn)) ** 2

@@ -100,8 +100,8 @@ WRINKLES = "head-age-incr"
 # its nose too long for it. Fitted to Farkas et al. 2005 (15 measures of adults, by tests/test_bodies.py's).
 MEAN = {
     "chin-height-incr": 0.2,
-    "l-eye-height2-incr": 0.4,
-    "l-eye-scale-incr": 0.3,
+    "l-eye-height2-incr": 0.3,
+    "l-eye-scale-incr": 0.15,
     "l-eye-trans-out": 0.12,
     "mouth-trans-up": -0.22,
     "nose-scale-vert-incr": -0.3,
@@ -111,8 +111,8 @@ MEAN = {
 # ridge are not, and cheeks are full (Farkas 1994). anny's own ages leave adult features on a small head.
 GROWN_YEARS = 16.0
 CHILD = {
-    "l-eye-scale-incr": 0.7,
-    "l-eye-height2-incr": 0.3,
+    "l-eye-scale-incr": 0.45,
+    "l-eye-height2-incr": 0.15,
     "l-cheek-volume-incr": 0.7,
     "l-cheek-inner-incr": 0.3,
     "l-cheek-bones-incr": -0.3,
