@@ -14,12 +14,14 @@ from scipy.spatial.transform import Rotation
 
 from manifests.assets import AnnySource
 from manifests.bodies import BUILDS, SEXES, TONES, BodyPrior
+from manifests.keypoints import SETS
 from manifests.seeds import generator
 from render.assets.anny import AnnyPeople, _studio
 from render.people import builds, face, joints, shape
 from render.people.anchors_face import Face
 from render.people.body import groups
 from render.people.features import inner_pieces
+from render.people.landmarks import landmarks
 
 PEOPLE = 2000
 SKEWED = BodyPrior(
@@ -142,6 +144,58 @@ def test_men_and_women_are_not_exchanged():
         assert {p.sex for p in people} == {sex}
         tall[sex] = [builds.measured_bmi(body.figure(p.phenotype, p.changes).rest, skin)[1] for p in people]
     assert np.mean(tall["male"]) - np.mean(tall["female"]) > 0.06
+
+
+# Millimetres between landmarks of men and of women of 20 to 40, about the middle of the samples in Farkas et al. 2005.
+MEASURES = {
+    ("center_of_nose_root", "tip_of_chin"): (120, 110),
+    ("bottom_center_of_nose", "tip_of_chin"): (70, 63),
+    ("l_outer_end_of_upper_lash_line", "r_outer_end_of_upper_lash_line"): (90, 86),
+    ("l_inner_end_of_upper_lash_line", "r_inner_end_of_upper_lash_line"): (34, 33),
+    ("l_centerpoint_of_upper_lash_line", "l_centerpoint_of_lower_lash_line"): (10.3, 10.5),
+    ("r_outer_corner_of_nose", "l_outer_corner_of_nose"): (38, 34),
+    ("r_outer_corner_of_mouth", "l_outer_corner_of_mouth"): (52.5, 49.5),
+}
+
+
+@functools.cache
+def faces_of(sex: str, years: str) -> np.ndarray:
+    """(12, 308, 3) metres: keypoints of faces at rest."""
+    prior = BodyPrior(age_years={years: 1}, sex={sex: 1}, build={"average": 1})
+    body, found = _studio()[0], []
+    for j in range(12):
+        drawn_one = shape.draw_shape(generator(5, sex, j), prior)
+        at = body.posed(drawn_one.phenotype, {}, drawn_one.changes, {})
+        found.append(landmarks("sapiens308")(at.vertices, at.keypoints))
+    return np.stack(found)
+
+
+def between(places: np.ndarray, a: str, b: str) -> float:
+    """Mean millimetres."""
+    i, j = (SETS["sapiens308"].names.index(name) for name in (a, b))
+    return 1e3 * float(np.linalg.norm(places[:, i] - places[:, j], axis=1).mean())
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("sex", ["male", "female"])
+def test_faces_have_the_proportions_of_faces(sex):
+    places = faces_of(sex, "20-40")
+    for (a, b), norms in MEASURES.items():
+        assert between(places, a, b) == pytest.approx(norms[sex == "female"], rel=0.1), (a, b)
+
+
+@pytest.mark.engine
+def test_childrens_faces_are_not_small_adults():
+    children, adults = faces_of("male", "4-8"), faces_of("male", "20-40")
+
+    def share(places, a, b):
+        return between(places, a, b) / between(places, "l_center_of_iris", "r_center_of_iris")
+
+    eye = ("l_centerpoint_of_upper_lash_line", "l_centerpoint_of_lower_lash_line")
+    # Eyes are nearly grown at six, noses far from it.
+    assert share(children, *eye) > 1.15 * share(adults, *eye)
+    nose = ("center_of_nose_root", "bottom_center_of_nose")
+    assert share(children, *nose) < 0.97 * share(adults, *nose)
 
 
 @pytest.mark.engine

@@ -136,6 +136,11 @@ def test_exposure_by_the_subject_is_a_jobs_to_ask_for(tmp_path):
     assert np.array_equal(made.camera.K, same.camera.K)
     assert made.lighting == lighting.metered(same.lighting, same.camera)
     assert made.lighting.strength != same.lighting.strength
+    # A camera that is set two stops lower: everything else is drawn as before.
+    lower = stage.model_copy(update={"camera": CameraPrior(exposure="subject", exposure_ev=(-2.0, -2.0))})
+    dim = Studio(lower, Path("/"), tmp_path, [bodies.Pool()]).scene(spec)
+    assert dim.lighting.strength == pytest.approx(made.lighting.strength / 4)
+    assert np.array_equal(dim.camera.world_to_camera, made.camera.world_to_camera)
     # A photograph was metered when it was taken.
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "photos/wall.png"), np.full((128, 96, 3), 90, np.uint8))

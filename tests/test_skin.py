@@ -16,6 +16,7 @@ from render.assets.anny import _studio
 from render.groundtruth import embree
 from render.groundtruth.surface import sample_texture
 from render.people.body import groups
+from render.people.complexion import moved_lines
 from render.people.identity import draw_look, skin_albedo
 from render.people.landmarks import anchors
 from render.people.skin import FRECKLED, FROM_YEARS, LIPSTICK, draw_skin, tone_class
@@ -114,6 +115,23 @@ def test_wrinkles_come_with_age(charts):
 
     assert slope(8) < slope(40) < slope(80)
     assert slope(80) > slope(8) + 2
+
+
+def test_a_smile_draws_the_lines_of_a_smile(charts):
+    still, smiling = (
+        charts.materials(skin(wrinkles=0.0), moved_lines(actions))["head"].base_color_texture[..., :3]
+        for actions in ({"mouthSmileLeft": 0.1}, {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.7})
+    )
+
+    def darker(kind):
+        points = np.concatenate([line for k, line, _, _ in charts.face.lines if k == kind]).astype(int)
+        change = still.astype(float) - smiling
+        return change[points[:, 1], points[:, 0]].mean()
+
+    assert darker("fold") > 8
+    assert darker("crow") > 1
+    assert darker("forehead") == 0
+    assert moved_lines({"browInnerUp": 1.0}) == (("forehead", 0.75),)
 
 
 def test_bumps_turn_the_shading_normal_and_leave_depth_and_normal_as_they_are(face):

@@ -274,13 +274,13 @@ def _coloured(rgb: np.ndarray) -> np.ndarray:
 
 
 def _towards_shoulders(chart: Chart, template: np.ndarray, mine: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(S, S) float32: 0 at the border to ``others`` and a texel beyond, 1 from 5 cm above it."""
+    """(S, S) float32: 0 at the border to ``others``, whose vertices lie up to 1.5 cm apart, 1 from 6 cm above it."""
     from scipy.spatial import cKDTree
 
     rim = template[np.intersect1d(mine, others)]
     small = cv2.resize(chart.place, (chart.side // 4,) * 2, interpolation=cv2.INTER_AREA)
     far = cKDTree(rim).query(small.reshape(-1, 3))[0].reshape(small.shape[:2])
-    share = np.clip((far - 0.003) / 0.05, 0, 1)
+    share = np.clip((far - 0.008) / 0.05, 0, 1)
     return cv2.resize((share * share * (3 - 2 * share)).astype(np.float32), (chart.side,) * 2)
 
 

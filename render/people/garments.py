@@ -168,7 +168,15 @@ GARMENTS = {
         UPPER, sleeve=1.0, hem=0.40, neck=1.22, ease_m=(0.012, 0.04), thick_m=0.005, snug=(0.1, 0.2, 0.3)
     ),
     "coat": Garment(
-        UPPER, sleeve=1.0, hem=0.6, neck=1.25, tail=0.45, opens_m=0.07, ease_m=(0.014, 0.034), thick_m=0.006, snug=(0.1, 0.9, 0.7)
+        UPPER,
+        sleeve=1.0,
+        hem=0.6,
+        neck=1.25,
+        tail=0.45,
+        opens_m=0.07,
+        ease_m=(0.014, 0.034),
+        thick_m=0.006,
+        snug=(0.1, 0.9, 0.7),
     ),
     "dress": Garment(
         UPPER, sleeve=0.3, hem=0.75, neck=1.4, scoop=0.2, tail=0.45, ease_m=(0.003, 0.014), snug=(0.1, 0.7, 0.2)

