@@ -95,6 +95,14 @@ class CameraPrior(Model):
     )
     min_visible: Share = Field(0.2, description="least visible share of the subject's pixels inside the frame")
 
+    @pydantic.model_validator(mode="after")
+    def _exposed(self) -> CameraPrior:
+        if self.exposure_ev[0] > self.exposure_ev[1]:
+            raise ValueError("exposure_ev must be a range, lowest first")
+        if self.exposure_ev != (0.0, 0.0) and self.exposure != "subject":
+            raise ValueError("exposure_ev is counted from what `exposure: subject` finds; ask for that too")
+        return self
+
 
 class SunPrior(Model):
     """A sun lamp beside the environment."""

@@ -152,6 +152,9 @@ def test_exposure_by_the_subject_is_a_jobs_to_ask_for(tmp_path):
     assert made.lighting == same.lighting
     with pytest.raises(ValueError, match="exposure"):
         CameraPrior(exposure="auto")
+    for wrong in ({"exposure_ev": (-1, 1)}, {"exposure": "subject", "exposure_ev": (1, -1)}):
+        with pytest.raises(ValueError, match="exposure_ev"):
+            CameraPrior(**wrong)
 
 
 def test_white_balance_takes_most_of_the_lights_colour_and_none_of_its_brightness(tmp_path):
