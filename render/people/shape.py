@@ -109,7 +109,7 @@ MEAN = {
     "nose-trans-up": 0.3,
 }
 # What sets a child's face apart, whole at birth and gone at GROWN_YEARS: eyes are nearly grown while nose, chin and brow
-# ridge are not, and cheeks are full (Farkas 1994). anny's own ages leave adult features on a small head.
+# ridge are not, and cheeks are full. anny's own ages leave adult features on a small head.
 GROWN_YEARS = 16.0
 CHILD = {
     "l-eye-scale-incr": 0.45,
