@@ -52,7 +52,7 @@ def main() -> None:
         posed = body.posed(look.shape.phenotype, pose.rotations, look.shape.changes, pose.actions)
         clock.lap("body")
         pieces, _ = wardrobe.dress(look, posed)
-        assemble(pieces, look, np.zeros(3), _parts(), {})
+        assemble(pieces, look, np.zeros(3), _parts(), pose.actions)
         clock.lap("clothes")
         # The first two warm caches that live as long as a worker does.
         if j >= 2:

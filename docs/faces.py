@@ -73,14 +73,14 @@ def turned(way: np.ndarray, angle: float) -> np.ndarray:
     return np.array([c * way[0] - s * way[1], s * way[0] + c * way[1], way[2]])
 
 
-def passer(number: int, place: np.ndarray, view: Camera, rng: np.random.Generator) -> PersonMesh:
-    """Someone else, standing at ``place`` (2,) metres and facing about the camera."""
+def passer(number: int, place: np.ndarray, view: Camera, spread: float, rng: np.random.Generator) -> PersonMesh:
+    """Someone else, standing at ``place`` (2,) metres and facing the camera, give or take ``spread`` radians."""
     other = AnnyPeople(
         AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING, clothes=WORN), SEED + number
     ).load("0", rng)
     away = view.world_to_camera[2, :2]
     # People are drawn facing -y.
-    yaw = np.arctan2(-away[1], -away[0]) + np.pi / 2 + rng.normal(0, 0.4 if number < 200 else 1.0)
+    yaw = np.arctan2(-away[1], -away[0]) + np.pi / 2 + rng.normal(0, spread)
     return moved(other, float(yaw), place)
 
 
@@ -93,11 +93,12 @@ def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.r
     found = []
     if side:
         place = eyes[:2] + side * aside * rng.uniform(0.2, 0.28) + away * rng.uniform(0.3, 0.5)
-        found.append(passer(100 + number, place, view, rng))
+        found.append(passer(100 + number, place, view, 0.4, rng))
+    first = rng.choice([-1, 1])
     for k in range(BEHIND[number]):
         deep = rng.uniform(0.8, 4.0)
-        across = (-1) ** k * rng.choice([-1, 1]) * rng.uniform(0.2, 0.55) * view.width / view.K[0, 0] * (near + deep)
-        found.append(passer(200 + 16 * k + number, eyes[:2] + away * deep + aside * across, view, rng))
+        across = (-1) ** k * first * rng.uniform(0.2, 0.55) * view.width / view.K[0, 0] * (near + deep)
+        found.append(passer(200 + 16 * k + number, eyes[:2] + away * deep + aside * across, view, 1.0, rng))
     return found
 
 

@@ -86,7 +86,8 @@ class CameraPrior(Model):
     )
     exposure_ev: Range = Field(
         (0.0, 0.0),
-        description="stops more or less than `exposure: subject` finds, as photographs are seldom exposed alike",
+        description="stops more or less than `exposure: subject` finds, as photographs are seldom exposed alike; like that, "
+        "where the environment is the background",
     )
     white_balance: Literal["scene", "subject"] = Field(
         "scene",
@@ -99,6 +100,8 @@ class CameraPrior(Model):
     def _exposed(self) -> CameraPrior:
         if self.exposure_ev[0] > self.exposure_ev[1]:
             raise ValueError("exposure_ev must be a range, lowest first")
+        if max(abs(ev) for ev in self.exposure_ev) > 4:
+            raise ValueError("exposure_ev beyond 4 stops leaves pictures black or white")
         if self.exposure_ev != (0.0, 0.0) and self.exposure != "subject":
             raise ValueError("exposure_ev is counted from what `exposure: subject` finds; ask for that too")
         return self

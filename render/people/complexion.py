@@ -16,16 +16,14 @@ from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
 from render.people.skin import Skin
-from render.response import srgb
+from render.response import LUMA, srgb
 from render.scene import Material
 
 HEAD_PX, BODY_PX = 1024, 512
 # Share of the light that scatters under the skin before it leaves: softens a face; with a third of it skin looked like wax.
 SUBSURFACE = 0.22
-# Skin's index of refraction is 1.4, and 0.5 stands for 1.5: F0 of 0.028 over 0.04 is 0.35; sebum, at 1.48, covers most.
-SPECULAR = 0.5
-
-
+# 0.5 stands for F0 of 0.04. Skin's index of refraction, 1.4, has 0.028; sebum, 1.48, has 0.037 and covers most of a face.
+SPECULAR, SPECULAR_BODY = 0.45, 0.36
 # How deep a line of the face is as dark as lines get.
 FURROW_M = 0.0005
 # Which lines an action of the face draws, and how much of their depth at ninety.
@@ -48,7 +46,7 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
     for action, amount in actions.items():
         for kind, share in DRAWN.get(action.removesuffix("Left").removesuffix("Right"), {}).items():
             found[kind] = max(found.get(kind, 0.0), round(4 * amount * share) / 4)
-    return tuple(sorted(found.items()))
+    return tuple(sorted((kind, amount) for kind, amount in found.items() if amount))
 
 
 class Complexions:
@@ -89,7 +87,7 @@ class Complexions:
             "skin",
             skin.colour,
             roughness=rough + 0.04,
-            specular=SPECULAR,
+            specular=SPECULAR_BODY,
             subsurface=SUBSURFACE,
             bump=0.12,
             bump_scale=600.0,
@@ -110,13 +108,17 @@ class Complexions:
         _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.71, 0.69))
         blotch = _clouds(rng, 9, 4)
         _tint(rgb, blotch * 0.7, (1.05, 0.82, 0.79))
-        # Sun and pigment differ over a face by a tenth.
+        # Sun and pigment differ over a face by a sixth.
         _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.86, 0.83, 0.81))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
         _tint(rgb, m["under_eye"] * (0.35 + 0.65 * skin.tired), (0.74, 0.64, 0.70))
         _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
         # Faces run yellower on the forehead and greyer where a beard grows.
         _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.94))
+        # Blood and blotches darken what everyone has: the face as a whole is as light as its tone says, and as the body.
+        bare = m["cheeks"] + m["forehead"]
+        shown = (rgb * bare[..., None]).sum((0, 1)) / bare.sum()
+        rgb *= np.float32(base @ LUMA / (shown @ LUMA))
         if skin.shadow:
             grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
             _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
@@ -130,7 +132,7 @@ class Complexions:
         _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
         lines = self._lines(skin, moved)
         # Less light comes out of a furrow than went in, and redder.
-        _tint(rgb, np.clip(lines / FURROW_M, 0, 1) * self._fade, (0.80, 0.68, 0.65))
+        _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
         self._lips(rgb, skin, rng)
         rgb = base + (rgb - base) * self._fade[..., None]
         return _coloured(rgb), self._relief(skin, lines, rng)
@@ -212,6 +214,7 @@ class Complexions:
         grey = np.rint(np.clip(value, 0.15, 1) * 255).astype(np.uint8)
         return np.dstack([grey, grey, grey, np.full_like(grey, 255)])
 
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process; an expression leaves the body as it is
     def _body(self, skin: Skin) -> np.ndarray:
         rng = np.random.default_rng(skin.seed + 1)
         rgb = np.broadcast_to(np.array(skin.colour, np.float32), (BODY_PX, BODY_PX, 3)).copy()

@@ -104,4 +104,7 @@ class Cover:
         top = (1.0 - marks.trunk) * (marks.waist - marks.crotch)
         depth = np.where(np.isin(shell.limb, (*LEG, "pelvis", "trunk")), np.minimum(legs, top), -1.0)
         depth[shell.tights :] = -1.0
+        if worn.garment.open_m is not None:
+            edge = np.abs(layers.sheet.rest[:, 0]) - worn.garment.open_m * layers.sheet.size
+            depth = np.where(layers.sheet.rest_normals[:, 1] < 0, np.minimum(depth, edge), depth)
         return depth

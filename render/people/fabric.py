@@ -86,10 +86,8 @@ def material(name: str, wear: Wear) -> Material:
     """The surface of one garment."""
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
-    # Cloth that was worn: creases of some centimetres, fewer the stiffer it is.
-    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 14.0, 0.03, True
-    if wear.slot == "hat":
-        made.bump_scale, made.bump_m = 18.0, 0.01
+    # What is finer than the creases in the mesh (folds.creases), less the stiffer the cloth is.
+    made.bump, made.bump_scale, made.bump_m = 1.0 - 0.6 * fabric.stiff, 25.0, 0.005
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)

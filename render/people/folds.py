@@ -11,12 +11,15 @@ import dataclasses
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 # Jacobi over-relaxation: above about 1.6 meshes of quads with diagonals start to ring.
 RELAX = 1.35
 # A body that is this deep in another of its parts is no guide to where cloth goes.
 MOST_M = 0.03
+# Of the noise that creases are made of: it repeats after so many of them.
+LATTICE = 32
 
 
 @dataclasses.dataclass
@@ -114,6 +117,38 @@ def relaxed(
         depth = ease - np.einsum("nc,nc->n", x - floor, normals)
         x += normals * np.maximum(depth, 0)[:, None]
     return x
+
+
+def creases(at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(N,) in [0, 1]: crests of worn cloth, broad ridges that fork and end; ``at``: (N, 3), their spacing is about 1. Ridged
+    noise (Musgrave, "Texturing and Modeling", 2003, ch. 16) on a warped lattice.
+    """
+
+    def noise(at: np.ndarray) -> np.ndarray:
+        lattice = rng.normal(0, 1, (LATTICE,) * 3)
+        return map_coordinates(lattice, at.T, order=3, mode="grid-wrap")
+
+    at = at + rng.uniform(0, LATTICE, 3)
+    bent = at + 0.45 * np.stack([noise(0.7 * at) for _ in range(3)], axis=1)
+    ridge = np.clip(1 - np.abs(noise(bent)) / 0.8, 0, 1)
+    # Not everywhere alike: cloth that is pulled straight lies next to cloth that has room.
+    return ridge * np.clip(0.7 + 0.5 * noise(0.5 * at), 0.1, 1.2)
+
+
+def slack(pattern: np.ndarray, points: np.ndarray, quads: np.ndarray) -> np.ndarray:
+    """(N,) how much longer the cloth of ``pattern`` (N, 3) is than its place at ``points`` (N, 3), over some quads: above 0
+    where a pose squeezes it, below 0 where it is pulled.
+    """
+    a, b = quads.T.ravel(), np.roll(quads, -1, axis=1).T.ravel()
+    now = np.linalg.norm(points[a] - points[b], axis=1)
+    more = np.log(np.maximum(np.linalg.norm(pattern[a] - pattern[b], axis=1), 1e-6) / np.maximum(now, 1e-6))
+    n = len(points)
+    total = np.bincount(a, more, n) + np.bincount(b, more, n)
+    value = total / np.maximum(np.bincount(a, minlength=n) + np.bincount(b, minlength=n), 1)
+    middle = neighbours(quads, n)
+    for _ in range(4):
+        value = 0.4 * value + 0.6 * (middle @ value)
+    return value
 
 
 def neighbours(quads: np.ndarray, n: int) -> sp.csr_matrix:

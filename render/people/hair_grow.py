@@ -116,9 +116,9 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     layer = rng.random(n)
     # Fly-aways lie over the others, up to twice as far out; short hair has none.
     stray = (rng.random(n) < STRAY) & (length > SHORT_M)
-    layer[stray] = 1 + rng.random(stray.sum()) ** 2
     # No head of hair is equally thick all over: as thick as a cap, it looks like one.
-    layer *= np.exp(TUFTS * smooth_noise(rng, at, 0.13, 1)[:, 0])
+    layer *= np.exp(np.clip(TUFTS * smooth_noise(rng, at, 0.13, 1)[:, 0], -0.6, 0.6) - TUFTS**2 / 2)
+    layer[stray] = 1 + rng.random(stray.sum()) ** 2
     lean = smooth_noise(rng, at, 0.22, 3) * 0.35 + smooth_noise(rng, at, 0.06, 3) * 0.25
     flow = _flow(style, at, normals)
     d = _unit(normals * style.lift + flow * (1 - style.lift) + lean * 0.5)

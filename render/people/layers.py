@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from render.people.cloth import Cutout, cut
-from render.people.folds import Beneath, Cloth, hang, neighbours, relaxed
+from render.people.folds import Beneath, Cloth, creases, hang, neighbours, relaxed, slack
 from render.people.garments import Garment, Marks, depth_of, tail_of
 from render.people.shell import LEG, Sheet, Shell, normals_of
 
@@ -23,6 +23,13 @@ UNDER_HEM_M = 0.035
 LOOSE = 0.12
 # Cloth of the loosest fit is this much longer and wider than the room it has.
 SPARE = 0.06
+# Creases of the loosest, softest cloth stand out this far, of cloth that lies on the body two thirds as far; they are so far
+# apart: 10 to 20 mm quads hold no finer ones.
+CREASED_M, ROOM_M, APART_M = 0.027, 0.008, 0.05
+# (3, 3) maps of a place to the creases' lattice: long down a trunk; round a limb along the last axis, and slanted; between.
+DOWN = np.diag([1.0, 1.0, 0.35])
+ROUND = np.array([[0.4, 0, 0.3], [0, 0.4, 0.3], [0, 0, 1.0]])
+ROUND_LEG = np.array([[0.6, 0, 0.3], [0, 0.6, 0.3], [0, 0, 0.8]])
 
 
 @dataclasses.dataclass
@@ -128,6 +135,11 @@ class Layers:
         for _ in range(3):
             points += rim * (middle @ points - points)
             rim = np.where(piece.rim, 0.8, 0.0)[:, None]
+        # Outwards, into the points: the truth has them, and what is put on next lies over them.
+        room = np.clip(0.7 + ease / ROOM_M, 0, 1) * min(1.0, garment.ease_m[1] / ROOM_M) * (1 - held)
+        room *= np.clip(1 + 4 * slack(pattern, points, piece.quads), 0.5, 1.6)
+        high = CREASED_M * size * min(1.0, 0.3 + 3 * fit) * (1 - 0.4 * stiff) * room
+        points = points + normals_of(points, piece.quads) * (high * creases(self._along(piece, rest), rng))[:, None]
         worn = Worn(name, garment, piece, points, depth, tail, np.zeros(len(piece.quads), bool))
         if tail:
             self._raise(points)
@@ -136,7 +148,7 @@ class Layers:
             self.register(worn)
 
     def _snug(self, piece: Cutout, garment: Garment) -> np.ndarray:
-        """(N,) share of the ease that is left: less at neck, waist and cuffs, over the last 6 cm."""
+        """(N,) share of the ease that is left: less at neck, waist and cuffs, over the last 7 cm, and on top of shoulders."""
         marks, (top, end, hem) = self.marks, garment.snug
         size, trunk = self.sheet.size, piece.take(self.marks.trunk)
         tall, legs = marks.waist - marks.crotch, marks.crotch - marks.ankle
@@ -151,7 +163,8 @@ class Layers:
         on_arm = arm > 0.12
         # Cloth lies on the shoulders and hangs from them.
         up = piece.take(self.sheet.rest_normals)[:, 2]
-        share[trunk > 1.2] *= 1 - np.clip((up - 0.1) / 0.5, 0, 1)[trunk > 1.2]
+        lies = np.clip((up - 0.1) / 0.5, 0, 1) * np.clip((trunk - 1.2) / 0.2, 0, 1) * (1 - np.clip(arm / 0.12, 0, 1))
+        share *= 1 - lies
         if garment.neck is not None:
             near((piece.take(marks.neck) - garment.neck) * marks.neck_m, top, ~on_arm)
         if garment.sleeve is not None:
@@ -190,6 +203,28 @@ class Layers:
         aside = np.linalg.norm(gap - normal * up[:, None], axis=1)
         lift = np.where(aside < 0.03 * self.sheet.size, np.clip(up, 0, 0.06), 0)
         self.outer[mine] += normal * lift[:, None]
+
+    def _along(self, piece: Cutout, rest: np.ndarray) -> np.ndarray:
+        """(N, 3) places among creases, one apart where creases are: they run down the trunk and slantwise round limbs."""
+        share, side = piece.take(self.marks.arm), self.shell.side[piece.i]
+        at = rest @ DOWN
+        for sign in (1, -1):
+            mine = self.marks.arm > 0
+            mine &= self.shell.side == sign
+            # The arm's axis: places on it over their share of it.
+            fit = np.stack([np.ones(mine.sum()), self.marks.arm[mine]], axis=1)
+            shoulder, axis = np.linalg.lstsq(fit, self.sheet.rest[mine], rcond=None)[0]
+            axis /= np.linalg.norm(axis)
+            ahead = np.array([0.0, 1.0, 0.0])
+            turn = np.stack([ahead, np.cross(axis, ahead), axis], axis=1)
+            round_it = turn @ ROUND
+            how = np.where(side == sign, np.clip(share / 0.15, 0, 1), 0)[:, None]
+            at += how * ((rest - shoulder) @ (round_it - DOWN))
+        leg = np.clip(piece.take(self.marks.leg) / 0.2, 0, 1)[:, None]
+        crotch = np.array([0.0, 0.0, self.marks.crotch])
+        leg[(share > 0) | (piece.i >= self.shell.tights)] = 0
+        at += leg * ((rest - crotch) @ (ROUND_LEG - DOWN))
+        return at / (APART_M * self.sheet.size)
 
     def _ripples(self, piece: Cutout, rng: np.random.Generator, height_m: float) -> np.ndarray:
         """(N,) metres: the unevenness from which folds grow, about 6 cm wide."""

@@ -112,9 +112,9 @@ MEAN = {
 # ridge are not, and cheeks are full. anny's own ages leave adult features on a small head.
 GROWN_YEARS = 16.0
 CHILD = {
-    "l-eye-scale-incr": 0.45,
+    "l-eye-scale-incr": 0.35,
     "l-eye-height2-incr": 0.15,
-    "l-cheek-volume-incr": 0.7,
+    "l-cheek-volume-incr": 0.5,
     "l-cheek-inner-incr": 0.3,
     "l-cheek-bones-incr": -0.3,
     "chin-height-incr": -0.6,
@@ -122,10 +122,10 @@ CHILD = {
     "chin-bones-incr": -0.5,
     "chin-jaw-drop-incr": -0.4,
     "chin-width-incr": -0.3,
-    "nose-scale-vert-incr": -0.6,
+    "nose-scale-vert-incr": -0.2,
     "nose-scale-horiz-incr": -0.2,
-    "nose-scale-depth-incr": -0.6,
-    "nose-hump-incr": -0.7,
+    "nose-scale-depth-incr": -0.5,
+    "nose-hump-incr": -0.5,
     "nose-point-up": 0.5,
     "nose-volume-incr": -0.3,
     "forehead-trans-forward": 0.3,
