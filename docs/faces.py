@@ -5,6 +5,7 @@ Each is a close-up of 3:4, 768x1024 at WIDTH 768, every age, tone and kind of ha
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -24,10 +25,10 @@ from render import lighting, response
 from render.assets.anny import AnnyPeople
 from render.blender.engine import BlenderEngine
 from render.placement import moved
-from render.scene import Camera, Lamp, PersonMesh, Scene
+from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
 from render.strands import merged, merging
 
-SEED, ACROSS = 50, 4
+SEED, ACROSS = 51, 4
 # Who has company in the picture, and how many more stand behind: few photographs show one person alone.
 BESIDE = (1, 4, 7, 9, 13)
 BEHIND = (0, 2, 1, 2, 0, 1, 0, 3, 1, 0, 2, 2, 1, 0, 3, 1)
@@ -38,10 +39,10 @@ WHO = (
     (29, "female", 10), (38, "male", 1), (58, "female", 7), (13, "male", 4),
     (83, "male", 8), (27, "female", 5), (50, "male", 3), (22, "female", 1),
 )  # fmt: skip
-LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0,
-                    gesture=2, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
+LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
+                    gesture=0.3, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.4, patterns={"plain": 2, "stripes": 1, "checks": 3, "print": 2}, fit=(0.0, 0.35),
+WORN = ClothesPrior(coat=0.5, patterns={"plain": 1.2, "stripes": 1.5, "checks": 3, "print": 3}, fit=(0.0, 0.35),
                     hats={"none": 24, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
@@ -128,18 +129,32 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
     return Camera(K, rolled @ look_at(eye, target), width, height, "face", "photographic")
 
 
+def _busy(view: Camera, light: Lighting) -> bool:
+    """Whether there is something to see behind."""
+    small = dataclasses.replace(
+        view, K=np.diag([0.1, 0.1, 1]) @ view.K, width=view.width // 10, height=view.height // 10
+    )
+    seen = lighting.behind(Scene([], small, lighting.metered(light, small), 0))
+    return float(response.developed(seen, "srgb").mean(axis=2).std()) > 30
+
+
 def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8."""
     someone = person(number)
     rng = generator(SEED, "portrait", number)
     side = int(rng.choice([-1, 1])) if number in BESIDE else 0
     view = camera(someone, width, side, rng)
-    # Two in three have a hard lamp beside the surroundings' own light: a flash, the low sun.
-    hard = rng.random() < 0.66
+    # Some have a hard lamp beside the surroundings' own light: a flash, the low sun.
+    hard = rng.random() < 0.3
     prior = LightPrior(strength=(0.25, 0.6) if hard else (0.9, 1.6))
     # Before the dark studio people look cut out, and a night sky takes minutes: photographs of the street have neither.
     maps = [m for m in lighting.environments(prior, Path()) if m[0] not in ("studio", "night")]
     light = lighting.draw_lighting(prior, maps, rng)
+    for _ in range(8):
+        # Nobody is photographed before a bare ceiling.
+        if _busy(view, light):
+            break
+        light = lighting.draw_lighting(prior, maps, rng)
     right, down, ahead = view.world_to_camera[:3, :3]
     if hard and rng.random() < 0.5:
         flash = camera_centre(view.world_to_camera) - 0.06 * down + 0.05 * right
@@ -150,7 +165,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
         level = ahead * [1, 1, 0]
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
-    light = lighting.balanced(lighting.metered(light, view, float(rng.normal(-0.5, 0.4))), view)
+    light = lighting.balanced(lighting.metered(light, view, float(rng.normal(-0.65, 0.4))), view)
     people = [someone, *company(number, someone, view, side, rng)]
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED + number)

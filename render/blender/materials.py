@@ -11,6 +11,8 @@ from render.scene import Material
 
 # The colour attribute that build.build_person writes. Not "color": Cycles has that name for something else, and gives black.
 VERTEX_COLORS = "person_color"
+# Folds of cloth: ridges between broad hollows, bent, and so much longer down than across.
+FOLDS, DOWN = {"Detail": 1.6, "Roughness": 0.4, "Offset": 0.95, "Gain": 0.6, "Distortion": 0.35}, 0.4
 
 
 def build_material(material: Material, aov: str | None = None) -> Any:
@@ -61,7 +63,16 @@ def build_material(material: Material, aov: str | None = None) -> Any:
         noise.inputs["Scale"].default_value = material.bump_scale
         bump.inputs["Strength"].default_value = material.bump
         bump.inputs["Distance"].default_value = material.bump_m
-        links.new(coordinates.outputs["Object"], noise.inputs["Vector"])
+        vector = coordinates.outputs["Object"]
+        if material.bump_folds:
+            noise.noise_type = "RIDGED_MULTIFRACTAL"
+            for name, value in FOLDS.items():
+                noise.inputs[name].default_value = value
+            along = nodes.new("ShaderNodeMapping")
+            along.inputs["Scale"].default_value = (1.0, 1.0, DOWN)
+            links.new(vector, along.inputs["Vector"])
+            vector = along.outputs["Vector"]
+        links.new(vector, noise.inputs["Vector"])
         links.new(noise.outputs["Fac"], bump.inputs["Height"])
         if material.normal_texture is not None:
             links.new(normal_map.outputs["Normal"], bump.inputs["Normal"])

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from manifests.accessories import BAGS, EARRINGS, EYEWEAR, FROM_YEARS, HELD, AccessoriesPrior
-from render.people.outfit import linear
+from render.people.outfit import dyed
 from render.scene import Material
 
 FRAMES = ("14110f", "2a1c12", "54351d", "1c2430", "6b1f27", "8c8f94", "b08a4a", "d8d4cc")
 METALS = ("caa04a", "c9c9c9", "b77a5a")
-CLOTHS = ("23262b", "7d1f2a", "27406b", "a58a63", "6b6a45", "b9b8b2", "c8643a", "4d4a78", "e8e5dd", "3c2a20")
+CLOTHS = ("23262b", "7d1f2a", "27406b", "a58a63", "6b6a45", "b9b8b2", "5a4632", "4d4a78", "e8e5dd", "3c2a20")
 MASKS = ("9fc4dd", "e9ecee", "1b1c1f", "2f4a6b", "c9b7b0")
 BRIGHTS = ("c23b30", "2f6f9f", "e3b23c", "3a7a4a", "e8e5dd", "1c1c1f", "8a4fa0", "e27a3f")
 BASKET = 0.45
@@ -53,7 +53,7 @@ def draw_accessories(
     found = []
     for slot, kind in kinds.items():
         palette = PALETTES[slot]
-        first, second = (linear(str(c)) for c in rng.choice(palette, 2, replace=False))
+        first, second = (dyed(str(c)) for c in rng.choice(palette, 2, replace=False))
         side, seed = (
             str(rng.choice(["L", "R"], p=[0.6, 0.4] if slot == "watch" else [0.35, 0.65])),
             int(rng.integers(2**31)),

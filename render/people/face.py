@@ -38,7 +38,7 @@ FULL_LOOK_DEG = {"eyeLookUp": 25.0, "eyeLookDown": 30.0, "eyeLookIn": 35.0, "eye
 # Jaws that open this far and no farther leave the lips whole.
 MOST = {"jawOpen": 0.85, "mouthFunnel": 0.7, "mouthPucker": 0.8, "mouthClose": 0.5, "tongueOut": 0.8}
 SIDE_SPREAD, ODD_SHARE = 0.08, 0.12
-LIDS_AT_REST = (0.0, 0.12)
+LIDS_AT_REST = (0.05, 0.22)
 
 
 def draw_face(

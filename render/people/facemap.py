@@ -47,6 +47,11 @@ class FaceMap:
             "wings": self._pair(wing + np.array([0.001, 0.002, -0.003]), (0.006, 0.008, 0.006)),
             "moustache": self._blob(np.array([0, mouth[1], (mouth[2] + tip[2]) / 2 + 0.001]), (0.021, 0.02, 0.005)),
         }
+        # The roots of the lashes lie along a dark line, and the lid folds in at its crease.
+        self.masks["lash"] = np.maximum(
+            self._line(at, "upper_lash_line", 1.5), 0.5 * self._line(at, "lower_lash_line", 1.2)
+        )
+        self.masks["crease"] = self._line(at, "upper_crease_line", 3.0)
         self.masks["beard"] = self._beard(mouth, chin, ear, corner)
         self.masks["beard"] *= 1 - np.clip(self.masks["lips"] * 1.5, 0, 1)
         self.lines = self._wrinkles(at, eye, mouth)
@@ -72,6 +77,16 @@ class FaceMap:
 
     def _pair(self, centre: np.ndarray, reach: tuple[float, float, float]) -> np.ndarray:
         return np.maximum(self._blob(centre, reach), self._blob(centre * [-1, 1, 1], reach))
+
+    def _line(self, at: dict[str, np.ndarray], ending: str, blur_px: float) -> np.ndarray:
+        """(S, S) float32, 1 along the points of ``at`` whose names end so, on both sides."""
+        points = sorted((p for name, p in at.items() if name.endswith(ending)), key=lambda p: float(p[0]))
+        made = np.zeros((self._chart.side,) * 2, np.float32)
+        for side in (-1, 1):
+            px = np.array([self.texel(p * [side, 1, 1]) for p in points]) * 16
+            cv2.polylines(made, [np.rint(px).astype(np.int32)], False, (1.0,), 2, cv2.LINE_AA, 4)
+        soft = cv2.GaussianBlur(made, (0, 0), blur_px)
+        return (soft / soft.max()).astype(np.float32)
 
     def _front(self) -> np.ndarray:
         return np.clip((self.eye[1] + 0.06 - self._chart.place[..., 1]) / 0.06, 0, 1).astype(np.float32)

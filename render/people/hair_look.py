@@ -288,6 +288,9 @@ def _style(rng: np.random.Generator, shape: Shape, prior: HairPrior, recede: flo
             weight *= 0.05 if african < 0.3 else 0.5
         if name == "bald" and shape.age_years < BEARD_YEARS:
             weight = 0.0
+        if name not in SHORT:
+            # Past the middle of life it is worn shorter.
+            weight *= 1 - 0.75 * float(np.clip((shape.age_years - 40) / 25, 0, 1))
         if crown > 0.25 or recede > 0.75:
             weight *= 1.0 if name in SHORT else 0.02
         if hat and name in UPRIGHT:

@@ -25,7 +25,7 @@ LOOSE = 0.12
 SPARE = 0.06
 # Creases of the loosest, softest cloth stand out this far, of cloth that lies on the body two thirds as far; they are so far
 # apart: 10 to 20 mm quads hold no finer ones.
-CREASED_M, ROOM_M, APART_M = 0.027, 0.008, 0.05
+CREASED_M, ROOM_M, APART_M = 0.036, 0.008, 0.05
 # (3, 3) maps of a place to the creases' lattice: long down a trunk; round a limb along the last axis, and slanted; between.
 DOWN = np.diag([1.0, 1.0, 0.35])
 ROUND = np.array([[0.4, 0, 0.3], [0, 0.4, 0.3], [0, 0, 1.0]])
@@ -138,8 +138,8 @@ class Layers:
         # Outwards, into the points: the truth has them, and what is put on next lies over them.
         room = np.clip(0.7 + ease / ROOM_M, 0, 1) * min(1.0, garment.ease_m[1] / ROOM_M) * (1 - held)
         room *= np.clip(1 + 4 * slack(pattern, points, piece.quads), 0.5, 1.6)
-        high = CREASED_M * size * min(1.0, 0.3 + 3 * fit) * (1 - 0.4 * stiff) * room
-        points = points + normals_of(points, piece.quads) * (high * creases(self._along(piece, rest), rng))[:, None]
+        crest = CREASED_M * size * min(1.0, 0.3 + 3 * fit) * (1 - 0.4 * stiff) * room
+        points = points + normals_of(points, piece.quads) * (crest * creases(self._along(piece, rest), rng))[:, None]
         worn = Worn(name, garment, piece, points, depth, tail, np.zeros(len(piece.quads), bool))
         if tail:
             self._raise(points)

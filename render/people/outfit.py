@@ -10,7 +10,7 @@ from manifests.clothes import BOTTOMS, HATS, PATTERNS, SHOES, TOPS, ClothesPrior
 from render import response
 
 Colour = tuple[float, float, float]
-# What cloth is dyed: dark, muted, light and bright, in the proportions of a street.
+# What photographs show of cloth: dark, muted, light and bright, in the proportions of a street.
 NEUTRAL = ("16181d", "2b2d33", "4b4e55", "7d8087", "b9b8b2", "e8e5dd", "1b1c20", "23262b")
 EARTH = ("5a4632", "7b5f43", "a58a63", "c9b28a", "6b6a45", "4d5434", "8a4a2b", "3c2a20")
 COOL = ("1b2640", "2a3d5e", "476a93", "8aa5bd", "24474d", "3d6f66", "46456a", "9aa7bb")
@@ -18,6 +18,8 @@ WARM = ("6b2129", "94352f", "a85f41", "b98d4c", "c9b06a", "9c5a6b", "c7a0a0", "5
 PALETTES = (NEUTRAL, EARTH, COOL, WARM)
 DENIM = ("14213d", "23395b", "3a5a83", "6f8fb3", "1a1c22", "8c9bad")
 HIDE = ("1a1512", "2b1d14", "4a2c1a", "6b4226", "0f0f10", "3a3632")
+# Light, shade and a camera make colours stronger than their dye is: so much of what is shown is taken back.
+GREYER = 0.35
 SOLES = ("e9e6df", "f5f3ee", "1d1b1a", "3a2a1e", "b79a6b")
 
 
@@ -117,14 +119,28 @@ class _Draw:
         colours = {"denim": DENIM, "leather": HIDE}.get(fabric, colours)
         if name in ("tights", "leggings", "close_shorts"):
             colours = NEUTRAL[:4]
-        first, second = (str(c) for c in rng.choice(colours, 2, replace=False))
+        first, *others = (str(c) for c in rng.choice(colours, 4, replace=False))
+        # Patterns are woven and printed to be seen.
+        second = max(others, key=lambda c: abs(_shown(c) - _shown(first)))
         if name == "socks":
             first = str(rng.choice(NEUTRAL))
         seed = int(rng.integers(2**31))
         own = rng.random() < prior.texture_share and slot in ("top", "bottom", "over")
         texture = str(rng.choice(self._textures)) if self._textures and own else None
         pattern = drawn if patterned and texture is None else "plain"
-        return Wear(slot, name, fit, fabric, pattern, linear(first), linear(second), seed, texture, prior.texture_m)
+        return Wear(slot, name, fit, fabric, pattern, dyed(first), dyed(second), seed, texture, prior.texture_m)
+
+
+def _shown(hex_srgb: str) -> float:
+    """Mean of the three channels."""
+    return sum(bytes.fromhex(hex_srgb)) / 3
+
+
+def dyed(hex_srgb: str) -> Colour:
+    """Linear RGB albedo of cloth that photographs show as an "rrggbb" sRGB colour."""
+    shown = np.array(linear(hex_srgb))
+    r, g, b = (float(v) for v in shown + GREYER * (shown @ response.LUMA - shown))
+    return r, g, b
 
 
 def linear(hex_srgb: str, gain: float = 1.0) -> Colour:
