@@ -156,6 +156,7 @@ MEASURES = {
     ("l_centerpoint_of_upper_lash_line", "l_centerpoint_of_lower_lash_line"): (10.3, 10.5),
     ("r_outer_corner_of_nose", "l_outer_corner_of_nose"): (38, 34),
     ("r_outer_corner_of_mouth", "l_outer_corner_of_mouth"): (52.5, 49.5),
+    ("left_acromion", "right_acromion"): (415, 365),
 }
 
 
@@ -179,7 +180,7 @@ def between(places: np.ndarray, a: str, b: str) -> float:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("sex", ["male", "female"])
-def test_faces_have_the_proportions_of_faces(sex):
+def test_faces_and_shoulders_have_the_proportions_of_people(sex):
     places = faces_of(sex, "20-40")
     for (a, b), norms in MEASURES.items():
         assert between(places, a, b) == pytest.approx(norms[sex == "female"], rel=0.1), (a, b)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from manifests.keypoints import SETS
-from render.people.anchors_face import FORWARD, UP, Face
+from render.people.anchors_face import FORWARD, LEFT, UP, Face
 from render.people.topology import Place, Surface, along
 
 FILE = Path(__file__).with_name("anchors.json")
@@ -111,7 +111,8 @@ def _limbs(template: np.ndarray, groups: dict[str, np.ndarray]) -> tuple[dict[st
     bend = _unit(_unit(shoulder - elbow) + _unit(hand - elbow))
     near = Surface(template, groups["body"][np.linalg.norm(template[groups["body"]].mean(1) - elbow, axis=1) < 0.09])
     surface["left_cubital_fossa"], surface["left_olecranon"] = near.leaves(elbow, bend), near.leaves(elbow, -bend)
-    surface["left_acromion"] = skin.leaves(shoulder, UP)
+    # The bone's outer edge, not the joint's top: so far out shoulders are as broad as they are measured (tests/test_bodies.py).
+    surface["left_acromion"] = skin.leaves(shoulder, _unit(UP + 0.8 * LEFT))
     for toe, ends in (("big", ("l-toe-1-2", "l-toe-1-3")), ("small", ("l-toe-5-3", "l-toe-5-4"))):
         joint, tip = (centre(c) for c in ends)
         end = skin.vertices[np.linalg.norm(template[skin.vertices] - tip, axis=1) < TOE_M]
