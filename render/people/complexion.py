@@ -16,7 +16,7 @@ from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
 from render.people.skin import Skin
-from render.response import LUMA, srgb
+from render.response import srgb
 from render.scene import Material
 
 HEAD_PX, BODY_PX = 1024, 512
@@ -121,10 +121,10 @@ class Complexions:
         _tint(rgb, m["lash"] * (0.85 - 0.2 * (skin.age_years < 12)), (0.30, 0.24, 0.22))
         # Faces run yellower on the forehead and greyer where a beard grows.
         _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.94))
-        # Blood and blotches darken what everyone has: the face as a whole is as light as its tone says, and as the body.
+        # Blood and blotches tint what everyone has: the face as a whole has the colour that its tone says, as the body has.
         bare = m["cheeks"] + m["forehead"]
         shown = (rgb * bare[..., None]).sum((0, 1)) / bare.sum()
-        rgb *= np.float32(base @ LUMA / (shown @ LUMA))
+        rgb *= base / shown
         if skin.shadow:
             grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
             _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))

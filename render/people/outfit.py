@@ -19,7 +19,7 @@ PALETTES = (NEUTRAL, EARTH, COOL, WARM)
 DENIM = ("14213d", "23395b", "3a5a83", "6f8fb3", "1a1c22", "8c9bad")
 HIDE = ("1a1512", "2b1d14", "4a2c1a", "6b4226", "0f0f10", "3a3632")
 # Light, shade and a camera make colours stronger than their dye is: so much of what is shown is taken back.
-GREYER = 0.15
+GREYER = 0.25
 SOLES = ("e9e6df", "f5f3ee", "1d1b1a", "3a2a1e", "b79a6b")
 
 
