@@ -22,6 +22,7 @@ from render.people.body import groups
 from render.people.cloth import border_edges, cut
 from render.people.doll import Doll
 from render.people.fabric import FABRICS, material, tile_m, weave
+from render.people.folds import creases, slack
 from render.people.garments import GARMENTS, depth_of, marks_of
 from render.people.identity import draw_look
 from render.people.joints import rig_of
@@ -189,6 +190,31 @@ def fits(shares: dict[str, float], names: tuple[str, ...], drawn: list[str]) -> 
     assert set(drawn) <= set(names)
     found = np.array([drawn.count(n) for n in names])
     assert stats.chisquare(found, expected).pvalue > 0.001, dict(zip(names, found))
+
+
+def test_creases_are_ridges_about_one_apart_and_drawn_by_the_seed():
+    x = np.linspace(0, 24, 1200)
+    rows = np.stack([x, np.zeros_like(x), np.zeros_like(x)], axis=1)
+    found = np.stack([creases(rows, generator(s, "creases")) for s in range(20)])
+    assert found.min() >= 0
+    assert found.max() <= 1.2
+    crests = (found[:, 1:-1] > found[:, :-2]) & (found[:, 1:-1] >= found[:, 2:]) & (found[:, 1:-1] > 0.3)
+    assert 0.3 < crests.sum() / 20 / 24 < 1.5
+    np.testing.assert_array_equal(found[3], creases(rows, generator(3, "creases")))
+
+
+def test_slack_tells_squeezed_cloth_from_pulled():
+    x, z = np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21))
+    flat = np.stack([x.ravel(), 0 * x.ravel(), z.ravel()], axis=1)
+    at = np.arange(441).reshape(21, 21)
+    quads = np.stack([at[:-1, :-1], at[:-1, 1:], at[1:, 1:], at[1:, :-1]], axis=-1).reshape(-1, 4)
+    assert np.abs(slack(flat, flat, quads)).max() < 1e-9
+    # Half as long everywhere: log 2. Pulled to the left, squeezed to the right.
+    np.testing.assert_allclose(slack(flat, flat * 0.5, quads), np.log(2), atol=1e-9)
+    moved = flat * [1, 1, 1]
+    moved[:, 0] = np.where(flat[:, 0] < 0.5, 1.4 * flat[:, 0], 0.4 + 0.6 * flat[:, 0])
+    value = slack(flat, moved, quads).reshape(21, 21)
+    assert value[10, 3] < -0.1 < 0.1 < value[10, 17]
 
 
 def hung(name: str, fit: float, j: int, stands: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -120,7 +120,7 @@ def relaxed(
 
 
 def creases(at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(N,) in [0, 1]: crests of worn cloth, broad ridges that fork and end; ``at``: (N, 3), their spacing is about 1. Ridged
+    """(N,) from 0 to 1.2: crests of worn cloth, broad ridges that fork and end; ``at``: (N, 3), their spacing is about 1. Ridged
     noise (Musgrave, "Texturing and Modeling", 2003, ch. 16) on a warped lattice.
     """
 
