@@ -103,7 +103,8 @@ def test_lenses_follow_the_jobs_policy():
     clear, solid = (embree.cast([someone], camera, see) for see in (True, False))
     lens = (solid.segmentation == ID["Eyeglass"]) & (clear.segmentation != ID["Eyeglass"])
     assert lens.sum() > 300
-    assert (clear.segmentation[lens] == ID["Face_Neck"]).mean() > 0.9, "behind a lens there is the face"
+    # At its edge one may see past the cheek.
+    assert (clear.segmentation[lens] == ID["Face_Neck"]).mean() > 0.85, "behind a lens there is the face"
     # Or nothing, where a rim stands out before the background.
     assert ((clear.depth == 0) | (clear.depth > solid.depth + 0.001))[lens].mean() > 0.99
     assert clear.layered[lens].all()

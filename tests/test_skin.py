@@ -170,6 +170,10 @@ def test_the_eye_is_seen_through_its_cornea_and_pupils_lie_where_keypoints_say(f
     kinds = [m.name for m in face.mesh.materials]
     cornea = face.mesh.materials[kinds.index("cornea")]
     assert (cornea.alpha_mode, cornea.ior > 1) == ("blend", True)
+    # Under water an iris mirrors nothing; the white shines.
+    rough = face.mesh.materials[kinds.index("eyes")].roughness_texture[..., 0] / 255
+    middle = len(rough) // 2
+    assert (rough[middle, middle], rough[middle, 4]) == (1.0, pytest.approx(0.22, abs=0.01))
     camera = portrait(face, 300)
     caster = embree.Caster([face], camera.world_to_camera)
     names = ["l_center_of_pupil", "r_center_of_pupil"]

@@ -26,7 +26,7 @@ EDGE_DEG, TEXTURE_PX = 84.0, 384
 CORNEA = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 23.5)
 # A cornea's radius of curvature is 7.8 mm (Gullstrand); its film stands this far off the ball.
 CORNEA_M, FILM_M = 0.0078, 0.00012
-IOR = 1.376
+IOR, ROUGH = 1.376, 0.22
 SIDES = ("helper-l-eye", "helper-r-eye")
 
 
@@ -75,8 +75,9 @@ def widened(vertices: np.ndarray, pupil: float) -> np.ndarray:
 
 def eye_materials(iris: tuple[float, float, float], pupil: float, age_years: float, seed: int) -> dict[str, Material]:
     """ "eyes" and "cornea". ``iris``: linear RGB. ``pupil``: its radius over that of the base mesh's, 2.9 mm."""
-    eyes = Material("eyes", (0.7, 0.66, 0.62), roughness=0.22, subsurface=0.05)
+    eyes = Material("eyes", (0.7, 0.66, 0.62), roughness=ROUGH, subsurface=0.05)
     eyes.base_color_texture = _painted(iris, round(pupil, 3), age_years, seed)
+    eyes.roughness_texture = _wet()
     return {
         "eyes": eyes,
         "cornea": Material("cornea", (1.0, 1.0, 1.0), roughness=0.0, alpha_mode="blend", alpha=0.04, ior=IOR),
@@ -122,6 +123,18 @@ def _shape(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     uv = np.stack([0.5 + reach * np.cos(turn), 0.5 + reach * np.sin(turn)], axis=2)
     normals = normals.reshape(-1, 3)
     return unit.reshape(-1, 3), quads.astype(np.int32), uv.reshape(-1, 2), normals
+
+
+@functools.cache
+def _wet() -> np.ndarray:
+    """(P, P, 4) uint8: the white shines. The iris lies in water as dense as itself and mirrors nothing: a flat, shining one
+    hangs a veil over the whole eye wherever a bright wall stands before it.
+    """
+    px = TEXTURE_PX // 4
+    y, x = (np.mgrid[0:px, 0:px] + 0.5) / px * 2 - 1
+    far = np.hypot(x, y) * EDGE_DEG
+    grey = np.rint(255 * (1 - (1 - ROUGH) * np.clip((far - IRIS_DEG) / 2, 0, 1))).astype(np.uint8)
+    return np.dstack([grey, grey, grey, np.full_like(grey, 255)])
 
 
 @functools.lru_cache(maxsize=16)
