@@ -48,7 +48,7 @@ class Caps:
         on_body = np.zeros(len(template), bool)
         on_body[body] = True
         outer = np.abs(np.abs(x) - 0.30)
-        self.brows = on_body & (y < 0.05) & (outer < 0.20) & (z > 0.15) & (z < 0.245)
+        self.brows = on_body & (y < 0.05) & (outer < 0.20) & (z > 0.11) & (z < 0.205)
         # From the hairline on the forehead down to the nape behind the ears.
         self._scalp = on_body & (z > 0.60 - 0.78 * (y + 0.05)) & (z > -0.75)
         ears = (np.abs(x) > 0.58) & (z < 0.3) & (y < 0.95)

@@ -115,12 +115,14 @@ class Complexions:
         # Sun and pigment differ over a face by a sixth.
         _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.86, 0.83, 0.81))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
-        _tint(rgb, m["under_eye"] * (0.45 + 0.55 * skin.tired), (0.74, 0.64, 0.70))
-        _tint(rgb, m["lids"] * (0.2 + 0.3 * skin.tired), (0.88, 0.80, 0.82))
+        _tint(rgb, m["under_eye"] * (0.3 + 0.6 * skin.tired), (0.74, 0.64, 0.70))
+        _tint(rgb, m["lids"] * (0.5 + 0.3 * skin.tired), (0.80, 0.72, 0.72))
         _tint(rgb, m["crease"] * 0.6, (0.62, 0.52, 0.50))
-        _tint(rgb, m["lash"] * (0.85 - 0.2 * (skin.age_years < 12)), (0.30, 0.24, 0.22))
-        # Faces run yellower on the forehead and greyer where a beard grows.
-        _tint(rgb, m["forehead"] * 0.6, (1.0, 0.98, 0.94))
+        _tint(rgb, m["lash"] * (0.95 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
+        # As photographs' faces differ from an even one: cheeks and nose lighter and redder, darker above and below them.
+        _tint(rgb, np.clip(m["cheeks"] + m["nose"], 0, 1), (1.10, 1.03, 1.04))
+        _tint(rgb, m["above"], (0.86, 0.81, 0.80))
+        _tint(rgb, np.clip(m["beard"] + m["chin"] + m["moustache"], 0, 1), (0.87, 0.86, 0.90))
         # Blood and blotches tint what everyone has: the face as a whole has the colour that its tone says, as the body has.
         bare = m["cheeks"] + m["forehead"]
         shown = (rgb * bare[..., None]).sum((0, 1)) / bare.sum()
@@ -147,7 +149,7 @@ class Complexions:
         lips = self.face.masks["lips"]
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         own = np.array(skin.colour, np.float32) * np.array(
-            [0.94 - 0.10 * dark, 0.68 + 0.12 * dark, 0.68 + 0.14 * dark], np.float32
+            [0.88 - 0.08 * dark, 0.66 + 0.10 * dark, 0.72 + 0.12 * dark], np.float32
         )
         own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
         share = lips * (0.9 if skin.age_years < 60 else 0.7)

@@ -19,7 +19,7 @@ from render.people.hair_gather import gathered
 from render.people.hair_grow import Head, Room, Style, grow, shortened, smooth_noise
 from render.people.hair_look import WHITE, HairLook
 from render.people.hair_proxy import hull
-from render.people.hair_scalp import Scalp, eyes_and_size, hairline
+from render.people.hair_scalp import Scalp, brow, eyes_and_size, hairline
 from render.people.headwear import Hat, rigid
 from render.people.parts import KINDS
 from render.people.piece import Piece
@@ -35,6 +35,8 @@ SHORT_M, SHORTEST = 0.1, 0.3
 HAIRY = 0.3
 # Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
 TINT, DEEP, DULL = 0.75, 0.6, 0.95
+# The same of a bushy brow's skin. Brows are darker than light hair: this power of the head's own colour.
+BROW_TINT, BROW_DEEP = 0.6, 1.15
 TIP = 0.35
 # How much locks differ in brightness, as a logarithm, and over how many head units.
 LOCKS, LOCK_WIDE = 0.35, 0.05
@@ -138,19 +140,29 @@ def cover(hair: HairLook, at: np.ndarray) -> np.ndarray:
 
 def tinted(head: Material, hair: HairLook, at: np.ndarray) -> Material:
     """The head's skin in the colour of the roots where hair grows. ``at``: (s, s, 3) head coordinates of its texels."""
-    if hair.style is None:
-        return head
     assert head.base_color_texture is not None
     assert head.roughness_texture is not None
     texture, rough = head.base_color_texture.copy(), head.roughness_texture.copy()
-    share = cover(hair, at.reshape(-1, 3)).reshape(at.shape[:2]).astype(np.float32)
-    matt = cv2.resize(share, rough.shape[1::-1])[..., None]
-    rough[..., :3] = np.rint(rough[..., :3] * (1 - matt) + 255 * DULL * matt)
-    share = TINT * cv2.resize(share, texture.shape[1::-1])[..., None]
-    roots = DEEP * (np.array(hair.color) * (1 - hair.grey) + np.array(WHITE) * hair.grey)
-    # Mixed as the eye sees it: in linear light a few dark hairs would hardly show.
-    texture[..., :3] = np.rint(texture[..., :3] * (1 - share) + 255 * srgb(roots) * share)
+    places = at.reshape(-1, 3)
+
+    def tint(share: np.ndarray, most: float, color: np.ndarray, grey: float) -> None:
+        share = share.reshape(at.shape[:2]).astype(np.float32)
+        matt = cv2.resize(share, rough.shape[1::-1])[..., None]
+        rough[..., :3] = np.rint(rough[..., :3] * (1 - matt) + 255 * DULL * matt)
+        share = most * cv2.resize(share, texture.shape[1::-1])[..., None]
+        roots = DEEP * (color * (1 - grey) + np.array(WHITE) * grey)
+        # Mixed as the eye sees it: in linear light a few dark hairs would hardly show.
+        texture[..., :3] = np.rint(texture[..., :3] * (1 - share) + 255 * srgb(roots) * share)
+
+    if hair.style is not None:
+        tint(cover(hair, places), TINT, np.array(hair.color), hair.grey)
+    tint(brow(places), BROW_TINT * (0.5 + 0.5 * hair.brow), brow_color(hair), 0.5 * hair.own_grey)
     return dataclasses.replace(head, base_color_texture=texture, roughness_texture=rough)
+
+
+def brow_color(hair: HairLook) -> np.ndarray:
+    """(3,) linear RGB."""
+    return np.array(hair.own_color) ** BROW_DEEP
 
 
 def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLook, head: Head, back, rng) -> Strands:
@@ -160,12 +172,11 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     points, quads, normals = hull(grown, head.room)
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).astype(np.int32)
     turned = back(normals) - back(np.zeros((1, 3)))
-    base, grey = (
-        (hair.color, hair.grey)
-        if name == "hair"
-        else (hair.own_color, hair.own_grey * (0.5 if name == "brows" else 1.1))
-    )
-    base = hair.beard_color if name == "beard" else base
+    base, grey = {
+        "hair": (hair.color, hair.grey),
+        "beard": (hair.beard_color, 1.1 * hair.own_grey),
+        "brows": (brow_color(hair), 0.5 * hair.own_grey),
+    }[name]
     # Hairs differ a little and locks more: alike, they are a wig.
     lock = np.exp(LOCKS * smooth_noise(rng, head.at(grown[:, 0]), LOCK_WIDE, 1) - LOCKS**2 / 2)
     shade = np.clip(rng.normal(1, 0.14, (n, 1)) * lock, 0.4, 2.0)

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from render.people.hair_grow import Head
-from render.people.hair_scalp import Roots, Scalp
+from render.people.hair_scalp import Roots, Scalp, across_brow, brow
 
 BROW_POINTS, BEARD_POINTS = 5, 8
 
@@ -34,12 +34,12 @@ def brows(
     scalp: Scalp, head: Head, points: np.ndarray, normals: np.ndarray, thick: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, Roots]:
     """(N, K, 3) metres. ``points``, ``normals``: (C, 3) of the fine skin. ``thick``: 0 sparse to 1 bushy."""
-    roots = scalp.roots(rng, int(550 + 1000 * thick), scalp.brow(scalp.at) ** (1.5 - thick))
+    roots = scalp.roots(rng, int(800 + 1400 * thick), brow(scalp.at) ** (1.5 - 0.7 * thick))
     at, n = roots.at, scalp.on(roots, normals)
     x = np.abs(at[:, 0])
     out = np.clip((x - 0.07) / 0.4, 0, 1)
     # Upright at the inner end, then outwards, the lower hairs up and the upper ones down on to the ridge.
-    row = (at[:, 2] - np.interp(x, [0.07, 0.28, 0.47], [0.187, 0.222, 0.143])) / 0.045
+    row = 0.8 * across_brow(at)
     comb = np.stack(
         [np.sign(at[:, 0]) * (0.35 + out), np.full(len(x), 0.1), 0.9 * (1 - out) ** 1.5 - 0.45 * row - 0.15 * out],
         axis=1,

@@ -195,7 +195,7 @@ def _trimmed(strands: np.ndarray, at: np.ndarray, rng: np.random.Generator) -> n
     """Strands before the face cut at the brows, as a fringe is; ``at``: (N, K, 3) in head coordinates."""
     n, k = strands.shape[:2]
     before = (at[..., 1] < 0.22) & (np.abs(at[..., 0]) < 0.52)
-    line = 0.24 + 0.25 * np.abs(at[..., 0]) ** 2 * -1 + rng.normal(0, 0.025, (n, 1))
+    line = 0.20 + 0.25 * np.abs(at[..., 0]) ** 2 * -1 + rng.normal(0, 0.025, (n, 1))
     low = before & (at[..., 2] < line)
     cut = np.where(low.any(axis=1), low.argmax(axis=1), k - 1)
     # The last step before the line, then to the line itself.

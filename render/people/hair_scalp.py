@@ -20,9 +20,10 @@ HAIRLINE = np.array(
         *((0.50, 0.09), (0.74, 0.12), (0.82, -0.05), (0.88, -0.40), (0.98, -0.62), (1.6, -0.72)),
     ]
 )
-# x, z of a brow's upper and lower edge as the front shows it, from its inner to its outer end.
+# x, z of a brow's lower and upper edge as the front shows it, from its inner to its outer end: on the ridge over the eye,
+# which stands out most at 0.14 to 0.20.
 BROW = np.array(
-    [(0.07, 0.155, 0.218), (0.16, 0.163, 0.237), (0.28, 0.190, 0.258), (0.38, 0.182, 0.239), (0.47, 0.124, 0.161)]
+    [(0.07, 0.112, 0.180), (0.16, 0.120, 0.200), (0.28, 0.146, 0.222), (0.38, 0.142, 0.204), (0.47, 0.090, 0.128)]
 )
 # Lips from corner to corner, and how high a moustache reaches.
 NOSE_Z = -0.405
@@ -87,14 +88,6 @@ class Scalp:
         matrix, quads = _sixteen(np.arange(4 * len(whole)).reshape(-1, 4), 4 * len(whole))
         return (matrix @ values[whole].reshape(-1, values.shape[2]))[quads]
 
-    def brow(self, at: np.ndarray) -> np.ndarray:
-        """(N,) 0 outside a brow to 1 in its middle."""
-        x = np.abs(at[:, 0])
-        low, high = np.interp(x, BROW[:, 0], BROW[:, 1]), np.interp(x, BROW[:, 0], BROW[:, 2])
-        across = np.clip(1 - np.abs((at[:, 2] - low) / (high - low) * 2 - 1), 0, 1)
-        along = np.clip((x - 0.05) / 0.05, 0, 1) * np.clip((0.49 - x) / 0.05, 0, 1)
-        return np.where(at[:, 1] < 0.15, across * along, 0.0)
-
     def beard(self, at: np.ndarray, cheek: float) -> tuple[np.ndarray, np.ndarray]:
         """(N,) density of a full beard and of a moustache, 0 to 1. ``cheek``: 0 low to 1 high on the cheek."""
         x, y, z = np.abs(at[:, 0]), at[:, 1], at[:, 2]
@@ -112,6 +105,20 @@ class Scalp:
         nose = np.interp(x, [0.0, 0.12, 0.2, 0.3], [NOSE_Z, NOSE_Z, -0.44, -0.56])
         above = np.clip((z - lip) / 0.025, 0, 1) * np.clip((nose - z) / 0.03, 0, 1) * (x < 0.3) * (y < 0.0)
         return chin, above
+
+
+def across_brow(at: np.ndarray) -> np.ndarray:
+    """(N,) -1 at a brow's lower edge to 1 at its upper one, of head coordinates ``at`` (N, 3)."""
+    x = np.abs(at[:, 0])
+    low, high = np.interp(x, BROW[:, 0], BROW[:, 1]), np.interp(x, BROW[:, 0], BROW[:, 2])
+    return (at[:, 2] - low) / (high - low) * 2 - 1
+
+
+def brow(at: np.ndarray) -> np.ndarray:
+    """(N,) 0 outside a brow to 1 in its middle."""
+    x = np.abs(at[:, 0])
+    along = np.clip((x - 0.04) / 0.08, 0, 1) * np.clip((0.49 - x) / 0.12, 0, 1)
+    return np.where(at[:, 1] < 0.15, np.clip(1 - np.abs(across_brow(at)), 0, 1) * along, 0.0)
 
 
 def hairline(at: np.ndarray, recede: float = 0.0) -> np.ndarray:
