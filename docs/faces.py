@@ -130,12 +130,13 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
 
 
 def _busy(view: Camera, light: Lighting) -> bool:
-    """Whether there is something to see behind."""
+    """Whether there is something to see behind, and not a white wall or sky."""
     small = dataclasses.replace(
         view, K=np.diag([0.1, 0.1, 1]) @ view.K, width=view.width // 10, height=view.height // 10
     )
     seen = lighting.behind(Scene([], small, lighting.metered(light, small), 0))
-    return float(response.developed(seen, "srgb").mean(axis=2).std()) > 30
+    shown = response.developed(seen, "srgb").mean(axis=2)
+    return float(shown.std()) > 30 and float(np.median(shown)) < 170
 
 
 def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:

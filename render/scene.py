@@ -90,7 +90,7 @@ class Strands:
     color: np.ndarray
     part: int
     proxy: Mesh
-    roughness: float = 0.42
+    roughness: float = 0.3
 
 
 @dataclasses.dataclass(frozen=True)

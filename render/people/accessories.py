@@ -10,7 +10,8 @@ from manifests.accessories import BAGS, EARRINGS, EYEWEAR, FROM_YEARS, HELD, Acc
 from render.people.outfit import dyed
 from render.scene import Material
 
-FRAMES = ("14110f", "2a1c12", "54351d", "1c2430", "6b1f27", "8c8f94", "b08a4a", "d8d4cc")
+FRAMES = ("14110f", "2a1c12", "54351d", "1c2430", "6b1f27", "8c8f94", "b08a4a", "3a3632")
+LUGGAGE = ("16181d", "23262b", "2b2d33", "1b2640", "24474d", "4a2c1a", "3c2a20", "4d5434", "5a4632", "6b2129", "7d8087")
 METALS = ("caa04a", "c9c9c9", "b77a5a")
 CLOTHS = ("23262b", "7d1f2a", "27406b", "a58a63", "6b6a45", "b9b8b2", "5a4632", "4d4a78", "e8e5dd", "3c2a20")
 MASKS = ("9fc4dd", "e9ecee", "1b1c1f", "2f4a6b", "c9b7b0")
@@ -123,7 +124,7 @@ def _metal(thing: Thing) -> Material:
     return Material("earring", thing.colour, roughness=0.18, metallic=1.0)
 
 
-PALETTES = {"eyewear": FRAMES, "earrings": METALS, "scarf": CLOTHS, "bags": CLOTHS, "mask": MASKS, "headphones": FRAMES,
+PALETTES = {"eyewear": FRAMES, "earrings": METALS, "scarf": CLOTHS, "bags": LUGGAGE, "mask": MASKS, "headphones": FRAMES,
             "watch": FRAMES, "held": BRIGHTS}  # fmt: skip
 MAKES = {
     "eyewear": _eyewear,

@@ -53,6 +53,15 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted((kind, amount) for kind, amount in found.items() if amount))
 
 
+# What is left of the colour in hollows of the face: light that comes out of them has met skin more than once.
+HOLLOWS = {
+    "seam": (0.50, 0.36, 0.36),
+    "nostrils": (0.40, 0.28, 0.26),
+    "alar": (0.80, 0.68, 0.66),
+    "groove": (0.86, 0.79, 0.78),
+}
+
+
 class Complexions:
     """The charts of one topology, made once: 1 s and 60 MB."""
 
@@ -115,14 +124,18 @@ class Complexions:
         # Sun and pigment differ over a face by a sixth.
         _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.86, 0.83, 0.81))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
+        # Nor is it even close by: vessels and pigment in spots of some millimetres.
+        _tint(
+            rgb, _clouds(np.random.default_rng(skin.seed + 4), 70, 3) * (0.6 + 0.4 * skin.weather), (0.90, 0.82, 0.81)
+        )
         _tint(rgb, m["under_eye"] * (0.3 + 0.6 * skin.tired), (0.74, 0.64, 0.70))
         _tint(rgb, m["lids"] * (0.5 + 0.3 * skin.tired), (0.80, 0.72, 0.72))
         _tint(rgb, m["crease"] * 0.6, (0.62, 0.52, 0.50))
         _tint(rgb, m["lash"] * (0.95 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
         # As photographs' faces differ from an even one: cheeks and nose lighter and redder, darker above and below them.
         _tint(rgb, np.clip(m["cheeks"] + m["nose"], 0, 1), (1.10, 1.03, 1.04))
-        _tint(rgb, m["above"], (0.86, 0.81, 0.80))
-        _tint(rgb, np.clip(m["beard"] + m["chin"] + m["moustache"], 0, 1), (0.87, 0.86, 0.90))
+        _tint(rgb, m["above"], (0.79, 0.74, 0.73))
+        _tint(rgb, np.clip(m["beard"] + m["chin"] + m["moustache"], 0, 1), (0.83, 0.81, 0.85))
         # Blood and blotches tint what everyone has: the face as a whole has the colour that its tone says, as the body has.
         bare = m["cheeks"] + m["forehead"]
         shown = (rgb * bare[..., None]).sum((0, 1)) / bare.sum()
@@ -142,6 +155,8 @@ class Complexions:
         # Less light comes out of a furrow than went in, and redder.
         _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
         self._lips(rgb, skin, rng)
+        for name, factor in HOLLOWS.items():
+            _tint(rgb, m[name], factor)
         rgb = base + (rgb - base) * self._fade[..., None]
         return _coloured(rgb), self._relief(skin, lines, rng)
 

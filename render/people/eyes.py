@@ -28,7 +28,7 @@ CORNEA = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 23.5)
 CORNEA_M, FILM_M = 0.0078, 0.00012
 IOR, ROUGH = 1.376, 0.22
 # Share of the light that the upper lashes take from the eye beneath them.
-LASHED = 0.55
+LASHED = 0.7
 SIDES = ("helper-l-eye", "helper-r-eye")
 
 
@@ -165,7 +165,7 @@ def _painted(iris: tuple[float, float, float], pupil: float, age_years: float, s
     colour *= np.clip((far - hole) / 0.9, 0.012, 1)[..., None]
     # The white: blue in children, yellow in the old, red towards the corners.
     old = np.clip((age_years - 25) / 60, 0, 1)
-    white = np.array([0.46, 0.43, 0.405]) * (1 - old * np.array([0.06, 0.12, 0.26]))
+    white = np.array([0.43, 0.40, 0.375]) * (1 - old * np.array([0.06, 0.12, 0.26]))
     if age_years < 10:
         white = white * [0.97, 1.0, 1.06]
     corner = np.clip((far - 30) / 40, 0, 1) * np.abs(np.cos(turn)) ** 2

@@ -48,6 +48,13 @@ class FaceMap:
             "wings": self._pair(wing + np.array([0.001, 0.002, -0.003]), (0.006, 0.008, 0.006)),
             "moustache": self._blob(np.array([0, mouth[1], (mouth[2] + tip[2]) / 2 + 0.001]), (0.021, 0.02, 0.005)),
         }
+        # What little light comes out of: between the lips, in the nostrils, beside the wings, under the lower lip.
+        rim = [at[f"{k}_corner_of_l_nostril"] for k in ("inner", "outer", "upper")]
+        groove = at["center_of_labiomental_groove"]
+        self.masks["seam"] = self._outline(face.lip_rings()[1], 2.0)
+        self.masks["nostrils"] = self._pair(np.mean(rim, axis=0), (0.0040, 0.006, 0.0030))
+        self.masks["alar"] = self._pair(at["l_outer_corner_of_nose"] + [0.003, 0.004, -0.003], (0.0028, 0.006, 0.006))
+        self.masks["groove"] = self._blob(groove, (0.016, 0.015, 0.0035))
         # The roots of the lashes lie along a dark line, and the lid folds in at its crease.
         self.masks["lash"] = np.maximum(
             self._line(at, "upper_lash_line", 2.2), 0.5 * self._line(at, "lower_lash_line", 1.5)
@@ -86,6 +93,14 @@ class FaceMap:
         for side in (-1, 1):
             px = np.array([self.texel(p * [side, 1, 1]) for p in points]) * 16
             cv2.polylines(made, [np.rint(px).astype(np.int32)], False, (1.0,), 2, cv2.LINE_AA, 4)
+        soft = cv2.GaussianBlur(made, (0, 0), blur_px)
+        return (soft / soft.max()).astype(np.float32)
+
+    def _outline(self, ring: list[int], blur_px: float) -> np.ndarray:
+        """(S, S) float32, 1 along the vertices of ``ring``."""
+        made = np.zeros((self._chart.side,) * 2, np.float32)
+        px = np.stack([self._uv[ring, 0], 1 - self._uv[ring, 1]], axis=1) * self._chart.side - 0.5
+        cv2.polylines(made, [np.rint(px * 16).astype(np.int32)], True, (1.0,), 2, cv2.LINE_AA, 4)
         soft = cv2.GaussianBlur(made, (0, 0), blur_px)
         return (soft / soft.max()).astype(np.float32)
 

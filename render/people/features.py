@@ -29,7 +29,7 @@ KINDS = {
 LOW, FRONT_M, TOOTH_M = 0.065, 0.015, 0.006
 BEHIND_LIPS_M, ROOM_M, MOST_M = 0.002, 0.001, 0.008
 # Lashes on a quad of their strip, and half their width at root and tip, as shares of its width.
-LASHES, ROOT, TIP = 3, 0.075, 0.012
+LASHES, ROOT, TIP = 5, 0.06, 0.010
 
 
 def inner_pieces(posed: Posed, seam: list[int]) -> list[Piece]:

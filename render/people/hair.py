@@ -39,7 +39,7 @@ TINT, DEEP, DULL = 0.75, 0.6, 0.95
 BROW_TINT, BROW_DEEP = 0.6, 1.15
 TIP = 0.35
 # How much locks differ in brightness, as a logarithm, and over how many head units.
-LOCKS, LOCK_WIDE = 0.35, 0.05
+LOCKS, LOCK_WIDE = 0.5, 0.05
 # Hairs that one strand stands for: a scalp has about 100,000 of them, a beard and two brows fewer.
 HAIRS = {"hair": 5, "beard": 2, "brows": 2}
 

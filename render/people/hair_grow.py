@@ -255,7 +255,7 @@ def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.n
     root = strands[:, 0]
     centres = root[: max(n // 45, 4)]
     lock = cKDTree(centres).query(root)[1]
-    phase = rng.uniform(0, 2 * np.pi, len(centres))[lock] + rng.normal(0, 0.55, n)
+    phase = rng.uniform(0, 2 * np.pi, len(centres))[lock] + rng.normal(0, 0.3, n)
     pitch = style.pitch * np.clip(rng.normal(1, 0.12, len(centres)), 0.6, 1.5)[lock]
     radius = style.curl * np.clip(rng.normal(1, 0.2, len(centres)), 0.5, 1.6)[lock]
     angle = phase[:, None] + 2 * np.pi * along / pitch[:, None]

@@ -258,7 +258,8 @@ def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrio
         own_grey=grey,
         recede=recede,
         crown=crown,
-        brow=float(np.clip(rng.normal(0.55 if male else 0.35, 0.18), 0.05, 1)),
+        # Children's are finer.
+        brow=float(np.clip(rng.normal(0.55 if male else 0.3, 0.18), 0.05, 1)) * (0.4 + 0.6 * min(years / 16, 1.0)),
         beard=beard,
         beard_name=kind if beard is not None else "none",
         seed=int(rng.integers(2**62)),

@@ -19,7 +19,7 @@ PALETTES = (NEUTRAL, EARTH, COOL, WARM)
 DENIM = ("14213d", "23395b", "3a5a83", "6f8fb3", "1a1c22", "8c9bad")
 HIDE = ("1a1512", "2b1d14", "4a2c1a", "6b4226", "0f0f10", "3a3632")
 # Light, shade and a camera make colours stronger than their dye is: so much of what is shown is taken back.
-GREYER = 0.25
+GREYER = 0.12
 SOLES = ("e9e6df", "f5f3ee", "1d1b1a", "3a2a1e", "b79a6b")
 
 
@@ -85,7 +85,7 @@ def draw_outfit(
     if bottom not in ("skirt", "dress"):
         wears.append(draw.wear("bottom", bottom, 0.0 if bottom == "leggings" else bottom_fit))
     # Little children's tops are cut wide.
-    wears.append(draw.wear("top", top, max(fit, min(0.5, prior.fit[1])) if age_years < 5 else fit))
+    wears.append(draw.wear("top", top, max(fit, min(0.5, prior.fit[1])) if age_years < 5 else fit, covered=coat))
     if bottom == "skirt":
         wears.append(draw.wear("bottom", bottom, bottom_fit))
     if coat:
@@ -103,7 +103,7 @@ class _Draw:
     ) -> None:
         self._rng, self._prior, self._palette, self._textures = rng, prior, palette, textures
 
-    def wear(self, slot: str, name: str, fit: float) -> Wear:
+    def wear(self, slot: str, name: str, fit: float, covered: bool = False) -> Wear:
         rng, prior = self._rng, self._prior
         fabrics = FABRICS[name]
         fabric = str(fabrics[int(rng.integers(len(fabrics)))])
@@ -120,6 +120,9 @@ class _Draw:
         if name in ("tights", "leggings", "close_shorts"):
             colours = NEUTRAL[:4]
         first, *others = (str(c) for c in rng.choice(colours, 4, replace=False))
+        # Coats are mostly dark, and lighter what is under them: of two.
+        if slot == "over" or covered:
+            first, *others = sorted((first, others[0]), key=_shown, reverse=covered) + others[1:]
         # Patterns are woven and printed to be seen.
         second = max(others, key=lambda c: abs(_shown(c) - _shown(first)))
         if name == "socks":
