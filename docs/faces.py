@@ -18,6 +18,7 @@ from manifests.assets import AnnySource
 from manifests.bodies import FAMILIES, BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
 from manifests.frames import camera_centre, look_at
+from manifests.hair import HairPrior
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
@@ -32,31 +33,32 @@ SEED, ACROSS = 51, 4
 # Who has company in the picture, and how many more stand behind: few photographs show one person alone.
 BESIDE = (1, 4, 7, 9, 13)
 BEHIND = (0, 2, 1, 2, 0, 1, 0, 3, 1, 0, 2, 2, 1, 0, 3, 1)
-# Years, sex and Monk tone of each.
+# Years, sex, Monk tone and hair of each.
 WHO = (
-    (7, "female", 2), (24, "male", 9), (33, "female", 3), (68, "male", 2),
-    (19, "female", 8), (45, "male", 5), (3, "male", 6), (74, "female", 4),
-    (29, "female", 10), (38, "male", 1), (58, "female", 7), (13, "male", 4),
-    (83, "male", 8), (27, "female", 5), (50, "male", 3), (22, "female", 1),
+    (7, "female", 2, "curly_long"), (24, "male", 9, "buzz"), (33, "female", 3, "wavy"), (68, "male", 2, "crop"),
+    (19, "female", 8, "afro"), (45, "male", 5, "side_part"), (3, "male", 6, "curly_short"), (74, "female", 4, "bob"),
+    (29, "female", 10, "braids"), (38, "male", 1, "messy"), (58, "female", 7, "bun"), (13, "male", 4, "swept_back"),
+    (83, "male", 8, "coils"), (27, "female", 5, "long"), (50, "male", 3, "bald"), (22, "female", 1, "fringe_bob"),
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
                     gesture=0.3, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
 # Cut closer and less plain than the default; a coat on every third, fewer hats.
 WORN = ClothesPrior(coat=0.5, patterns={"plain": 1.2, "stripes": 1.5, "checks": 3, "print": 3}, fit=(0.0, 0.35),
-                    hats={"none": 24, "cap": 1.5, "beanie": 1, "brimmed": 0.7})  # fmt: skip
+                    hats={"none": 30, "cap": 1, "beanie": 1, "brimmed": 0.5})  # fmt: skip
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
 def person(number: int) -> PersonMesh:
     """One of WHO."""
-    years, sex, tone = WHO[number]
+    years, sex, tone, style = WHO[number]
     body = BodyPrior(
         age_years={f"{years}-{years + 1}": 1},
         sex={sex: 1},
         skin_tone={tone: 1},
         build={"slim": 1, "average": 3, "heavy": 1},
     )
-    people = AnnyPeople(AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN), SEED + number)
+    hair = HairPrior(female={style: 1}, male={style: 1})
+    people = AnnyPeople(AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN, hair=hair), SEED + number)
     return people.load("0", generator(SEED, "face", number))
 
 

@@ -134,7 +134,7 @@ class Complexions:
         _tint(rgb, m["lash"] * (0.95 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
         # As photographs' faces differ from an even one: cheeks and nose lighter and redder, darker above and below them.
         _tint(rgb, np.clip(m["cheeks"] + m["nose"], 0, 1), (1.10, 1.03, 1.04))
-        _tint(rgb, m["above"], (0.79, 0.74, 0.73))
+        _tint(rgb, m["above"], (0.78, 0.73, 0.72))
         _tint(rgb, np.clip(m["beard"] + m["chin"] + m["moustache"], 0, 1), (0.83, 0.81, 0.85))
         # Blood and blotches tint what everyone has: the face as a whole has the colour that its tone says, as the body has.
         bare = m["cheeks"] + m["forehead"]
@@ -170,7 +170,7 @@ class Complexions:
         share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
-            own = 0.4 * own + 0.6 * paint * np.float32(1 - 0.5 * dark)
+            own = 0.5 * own + 0.5 * paint * np.float32(1 - 0.5 * dark)
             share = lips
         rgb += (own - rgb) * share[..., None]
 

@@ -23,7 +23,7 @@ HAIRLINE = np.array(
 # x, z of a brow's lower and upper edge as the front shows it, from its inner to its outer end: on the ridge over the eye,
 # which stands out most at 0.14 to 0.20.
 BROW = np.array(
-    [(0.07, 0.112, 0.180), (0.16, 0.120, 0.200), (0.28, 0.146, 0.222), (0.38, 0.142, 0.204), (0.47, 0.090, 0.128)]
+    [(0.07, 0.102, 0.170), (0.16, 0.110, 0.190), (0.28, 0.135, 0.210), (0.38, 0.130, 0.192), (0.47, 0.078, 0.116)]
 )
 # Lips from corner to corner, and how high a moustache reaches.
 NOSE_Z = -0.405
