@@ -170,7 +170,7 @@ class Complexions:
         share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
-            own = 0.45 * own + 0.55 * paint * np.float32(1 - 0.5 * dark)
+            own = 0.5 * own + 0.5 * paint * np.float32(1 - 0.5 * dark)
             share = lips
         rgb += (own - rgb) * share[..., None]
 
