@@ -4,9 +4,10 @@
 
 SHEETs are pictures like docs/faces.png, `--across` faces wide and high; FOLDER holds photographs. Needs mediapipe (Apache-2.0),
 which wants older libraries than this project: `pip install mediapipe==0.10.14 scipy` in an environment of its own.
-Faces that look aside are left out. Brightness is in stops over the median of each face's own skin, a* and b* are CIELAB
-over those medians, distances are shares of that between the outer corners of the eyes; all are medians over faces, distances
-with their standard error. The last line is the mean of |difference| in brightness over the places.
+Of a sheet's every face the largest counts, of photographs all of 28 px and more; those that look aside are left out.
+Brightness is in stops over the median of the whole face, eyes and lips included, a* and b* are CIELAB over its medians,
+distances are shares of that between the outer corners of the eyes; all are medians over faces, distances with the standard
+error that a median of normal values has. The last line is the mean of |difference| in brightness over the places.
 """
 
 from __future__ import annotations
@@ -132,19 +133,23 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     reader, n = Reader(), given.across
-    shown = [cv2.imread(str(p)) for p in sorted(given.photos.rglob("*.jpg"))]
+    files = sorted(p for p in given.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    shown = [p for p in map(cv2.imread, map(str, files)) if p is not None]
     tiles = []
-    for sheet in map(cv2.imread, map(str, given.made)):
+    for name in given.made:
+        sheet = cv2.imread(str(name))
+        if sheet is None:
+            raise SystemExit(f"{name} cannot be read as a picture")
         high, wide = sheet.shape[0] // n, sheet.shape[1] // n
         tiles += [sheet[r * high : (r + 1) * high, c * wide : (c + 1) * wide] for r in range(n) for c in range(n)]
     tiles = [
         cv2.resize(t, None, fx=300 / t.shape[1], fy=300 / t.shape[1], interpolation=cv2.INTER_CUBIC) for t in tiles
     ]
-    faces = {
-        "photographs": [f for p in shown for f in reader.faces(p)],
-        "made": [f for t in tiles for f in reader.faces(t)],
-    }
+    largest = [max(found, key=lambda f: np.ptp(f[1][:, 0])) for found in map(reader.faces, tiles) if found]
+    faces = {"photographs": [f for p in shown for f in reader.faces(p)], "made": largest}
     print(", ".join(f"{len(found)} faces {name}" for name, found in faces.items()))
+    if not all(faces.values()):
+        raise SystemExit("nothing to compare: no frontal face on one of the sides")
     shape = common([points for found in faces.values() for _, points in found])
     results = {name: averaged(found, shape) for name, found in faces.items()}
     for name, (one, other) in SPANS.items():
@@ -154,7 +159,7 @@ def main() -> None:
                 np.linalg.norm(p[list(one)].mean(axis=0) - p[list(other)].mean(axis=0)) / np.linalg.norm(p[33] - p[263])
                 for _, p in found
             ]
-            line += f"  {kind} {np.median(values):.3f} +- {np.std(values) / len(values) ** 0.5:.3f}"
+            line += f"  {kind} {np.median(values):.3f} +- {1.25 * np.std(values) / len(values) ** 0.5:.3f}"
         print(line)
     apart = []
     for name, marks in PLACES.items():

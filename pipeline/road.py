@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import time
 from pathlib import Path
@@ -128,6 +129,29 @@ def _wanted(job: Job, only: str | None) -> list[str]:
     return [only]
 
 
+def _grids(job: Job, wanted: list[str]) -> list[str]:
+    """What is wrong with the sizes that models see, said before hours of rendering; without torch nothing is."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    found = []
+    if job.pretrain and "pretrain" in wanted:
+        from training.backbones import SIZES
+        from training.pretrain import check
+
+        found.append(lambda settings=job.pretrain: check(settings, SIZES[settings.model]))
+    if "finetune" in wanted:
+        from training.finetune import check_size
+
+        found += [lambda settings=settings: check_size(settings) for settings in job.finetune]
+    problems = []
+    for one in found:
+        try:
+            one()
+        except JobError as error:
+            problems.append(str(error))
+    return problems
+
+
 def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None:
     """Every `data` and `init` of the wanted stages must exist or be made before; raises JobError, all mistakes at
     once.
@@ -171,6 +195,7 @@ def check_references(job: Job, wanted: list[str], run: Path, root: Path) -> None
             detector = getattr(job.curate, name)
             if detector and detector.kind == "onnx" and not (root / str(detector.weights)).is_file():
                 problems.append(f'curate.{name}.weights: "{detector.weights}": no such file (looked in {root})')
+    problems += _grids(job, wanted)
     if problems:
         raise JobError(problems)
 

@@ -36,6 +36,26 @@ def test_plan_refuses_what_run_refuses(tmp_path):
     assert "scenes of 5 need as many identities" in said
 
 
+def test_pictures_that_are_not_whole_patches_are_refused_before_anything_is_rendered(tmp_path):
+    job = runs.job(tmp_path)
+    first = "pretrain={data: [render], model: tiny, width: 70, height: 128}"
+    then = "finetune=[{name: a, task: depth, data: [render], init: random, width: 64, height: 100}]"
+    for command in ("plan", "run"):
+        code, said = runs.maquette(command, job, "--set", first, "--set", then)
+        assert code == 2
+        assert "pretrain: 70x128 is not whole patches of 8 px" in said
+        assert "finetune a: 64x100 is not whole patches of 8 px" in said
+    assert not any(tmp_path.rglob("receipts"))
+
+
+def test_a_share_that_is_not_finite_is_refused_by_name(tmp_path):
+    job = runs.job(tmp_path, assets=[{"source": "anny", "count": 2, "hair": {"female": {"bob": float("inf")}}}])
+    code, said = runs.maquette("plan", job)
+    assert code == 2
+    assert "hair.female.bob" in said
+    assert "finite" in said
+
+
 def test_plan_counts_no_layers_without_torch(monkeypatch):
     job = Job.model_validate({"name": "x", "pretrain": {"data": ["runs/other/render"], "model": "small"}})
     assert estimate.train_s_per_mpx(job.pretrain) > estimate.TINY_S_PER_MPX

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import trimesh
+import yaml
 from scipy.spatial import cKDTree
 
 from manifests.assets import AnnySource, FilesSource
@@ -20,7 +21,7 @@ from manifests.seeds import generator
 from render.assets.anny import AnnyPeople
 from render.assets.files import ScanFiles
 from render.assets.scan import quick
-from render.people.make import INDEX, make
+from render.people.make import INDEX, _marked, make
 from render.stage import Renderer, pool
 from render.strands import solid
 from tests import runs
@@ -70,6 +71,11 @@ def test_files_read_back_are_the_people_that_were_drawn(made, drawn, reader):
         known = ~np.isnan(person.keypoints).any(axis=1)
         assert np.array_equal(known, ~np.isnan(again.keypoints).any(axis=1))
         assert np.abs(person.keypoints[known] - again.keypoints[known] - shift).max() < 2e-5
+
+
+def test_a_coordinate_near_nought_is_read_back_as_a_number():
+    told = yaml.safe_load(_marked("coco17", {"nose": [9e-05, 1.28527, -1e-05], "left_eye": None}))
+    assert told["keypoints"] == {"nose": {"point": [9e-05, 1.28527, -1e-05]}}
 
 
 def test_both_engines_agree_on_a_made_person_and_its_picture_is_labelled(made, tmp_path):

@@ -26,9 +26,14 @@ from training.tasks import objective
 from training.transforms import Backgrounds, dense_sample
 
 
+def check_size(settings: Finetune) -> None:
+    """Raise JobError unless what the model sees is whole patches."""
+    check_grid(*seen_by(settings)[::-1], stride_of(SIZES[settings.model]), f"finetune {settings.name}")
+
+
 def finetune(run: Path, settings: Finetune) -> Path:
     """Train to the end, or go on; returns ``run``/finetune/NAME/model.safetensors."""
-    check_grid(*seen_by(settings)[::-1], stride_of(SIZES[settings.model]), f"finetune {settings.name}")
+    check_size(settings)
     me = team.join(settings.compute)
     dtype = team.precision(settings.compute, me.device)
     shape = Shape(

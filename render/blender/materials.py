@@ -13,8 +13,6 @@ from render.scene import Material
 VERTEX_COLORS = "person_color"
 # Folds of cloth: ridges between broad hollows, bent, and so much longer down than across.
 FOLDS, DOWN = {"Detail": 1.6, "Roughness": 0.4, "Offset": 0.95, "Gain": 0.6, "Distortion": 0.35}, 0.4
-# Heights of that bump, and how much of its colour cloth has there.
-VALLEYS = (0.1, 0.95, 0.55, 1.1)
 
 
 def build_material(material: Material, aov: str | None = None) -> Any:
@@ -76,8 +74,6 @@ def build_material(material: Material, aov: str | None = None) -> Any:
             vector = along.outputs["Vector"]
         links.new(vector, noise.inputs["Vector"])
         links.new(noise.outputs["Fac"], bump.inputs["Height"])
-        if material.bump_folds:
-            _darkened(nodes, links, noise.outputs["Fac"], inputs["Base Color"])
         if material.normal_texture is not None:
             links.new(normal_map.outputs["Normal"], bump.inputs["Normal"])
         links.new(bump.outputs["Normal"], inputs["Normal"])
@@ -87,23 +83,6 @@ def build_material(material: Material, aov: str | None = None) -> Any:
         mark.aov_name = aov
         mark.inputs["Value"].default_value = 1.0
     return made
-
-
-def _darkened(nodes: Any, links: Any, height: Any, base: Any) -> None:
-    """Colour between ridges of the bump darker: those are deep in cloth, and a bump casts no shadow there."""
-    shade, times = nodes.new("ShaderNodeMapRange"), nodes.new("ShaderNodeMix")
-    for name, value in zip(("From Min", "From Max", "To Min", "To Max"), VALLEYS):
-        shade.inputs[name].default_value = value
-    links.new(height, shade.inputs["Value"])
-    times.data_type, times.blend_type = "RGBA", "MULTIPLY"
-    times.inputs["Factor"].default_value = 1.0
-    first, second = (s for s in times.inputs if s.type == "RGBA")
-    if base.is_linked:
-        links.new(base.links[0].from_socket, first)
-    else:
-        first.default_value = base.default_value[:]
-    links.new(shade.outputs["Result"], second)
-    links.new(next(s for s in times.outputs if s.type == "RGBA"), base)
 
 
 def _see_through(nodes: Any, links: Any, material: Material, alpha: Any, surface: Any) -> Any:

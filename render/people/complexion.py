@@ -55,10 +55,10 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
 
 # What is left of the colour in hollows of the face: light that comes out of them has met skin more than once.
 HOLLOWS = {
-    "seam": (0.50, 0.36, 0.36),
+    "seam": (0.58, 0.44, 0.44),
     "nostrils": (0.40, 0.28, 0.26),
     "alar": (0.80, 0.68, 0.66),
-    "groove": (0.86, 0.79, 0.78),
+    "groove": (0.90, 0.84, 0.83),
 }
 
 
@@ -132,14 +132,14 @@ class Complexions:
         _tint(rgb, m["lids"] * (0.5 + 0.3 * skin.tired), (0.80, 0.72, 0.72))
         _tint(rgb, m["crease"] * 0.6, (0.62, 0.52, 0.50))
         _tint(rgb, m["lash"] * (0.95 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
-        # As photographs' faces differ from an even one: cheeks and nose lighter and redder, darker above and below them.
-        _tint(rgb, np.clip(m["cheeks"] + m["nose"], 0, 1), (1.10, 1.03, 1.04))
-        _tint(rgb, m["above"], (0.78, 0.73, 0.72))
-        _tint(rgb, np.clip(m["beard"] + m["chin"] + m["moustache"], 0, 1), (0.83, 0.81, 0.85))
         # Blood and blotches tint what everyone has: the face as a whole has the colour that its tone says, as the body has.
         bare = m["cheeks"] + m["forehead"]
         shown = (rgb * bare[..., None]).sum((0, 1)) / bare.sum()
         rgb *= base / shown
+        # As photographs' faces differ from an even one: cheeks and nose lighter and redder, darker above and below them.
+        _tint(rgb, np.clip(m["cheeks"] + m["nose"], 0, 1), (1.10, 1.03, 1.04))
+        _tint(rgb, m["above"], (0.84, 0.79, 0.78))
+        _tint(rgb, np.clip(m["beard"] + m["chin"], 0, 1) * (0.35 if skin.age_years < 14 else 0.7), (0.84, 0.82, 0.86))
         if skin.shadow:
             grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
             _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))

@@ -27,8 +27,9 @@ CORNEA = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 23.5)
 # A cornea's radius of curvature is 7.8 mm (Gullstrand); its film stands this far off the ball.
 CORNEA_M, FILM_M = 0.0078, 0.00012
 IOR, ROUGH = 1.376, 0.22
-# Share of the light that the upper lashes take from the eye beneath them.
-LASHED = 0.7
+# Linear RGB of a grown eye's white, and the share of its light that the upper lashes take next to the lid of an eye that looks
+# ahead: it is painted on the ball.
+WHITE, LASHED = (0.43, 0.40, 0.375), 0.5
 SIDES = ("helper-l-eye", "helper-r-eye")
 
 
@@ -77,7 +78,7 @@ def widened(vertices: np.ndarray, pupil: float) -> np.ndarray:
 
 def eye_materials(iris: tuple[float, float, float], pupil: float, age_years: float, seed: int) -> dict[str, Material]:
     """ "eyes" and "cornea". ``iris``: linear RGB. ``pupil``: its radius over that of the base mesh's, 2.9 mm."""
-    eyes = Material("eyes", (0.7, 0.66, 0.62), roughness=ROUGH, subsurface=0.05)
+    eyes = Material("eyes", WHITE, roughness=ROUGH, subsurface=0.05)
     eyes.base_color_texture = _painted(iris, round(pupil, 3), age_years, seed)
     eyes.roughness_texture = _wet()
     return {
@@ -165,7 +166,7 @@ def _painted(iris: tuple[float, float, float], pupil: float, age_years: float, s
     colour *= np.clip((far - hole) / 0.9, 0.012, 1)[..., None]
     # The white: blue in children, yellow in the old, red towards the corners.
     old = np.clip((age_years - 25) / 60, 0, 1)
-    white = np.array([0.43, 0.40, 0.375]) * (1 - old * np.array([0.06, 0.12, 0.26]))
+    white = np.array(WHITE) * (1 - old * np.array([0.06, 0.12, 0.26]))
     if age_years < 10:
         white = white * [0.97, 1.0, 1.06]
     corner = np.clip((far - 30) / 40, 0, 1) * np.abs(np.cos(turn)) ** 2
@@ -175,7 +176,6 @@ def _painted(iris: tuple[float, float, float], pupil: float, age_years: float, s
     ] ** np.array([0.15, 0.8, 0.75])
     blend = np.clip((far - edge + 0.9) / 2.2, 0, 1)[..., None]
     rgb = colour * (1 - blend) + eyeball * blend
-    # Lashes, of which few are drawn, keep light from what lies next to the upper lid.
     rgb *= 1 - LASHED * np.clip((-y * EDGE_DEG - 6) / 14, 0, 1)[..., None]
     return np.dstack([developed(rgb, "srgb"), np.full((px, px), 255, np.uint8)])
 

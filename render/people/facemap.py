@@ -41,7 +41,7 @@ class FaceMap:
             "bridge": self._blob((tip + glabella) / 2, (0.009, 0.02, 0.02)),
             "chin": self._blob(chin, (0.016, 0.02, 0.011)),
             "forehead": self._blob(glabella + np.array([0, 0.01, 0.032]), (0.04, 0.03, 0.02)),
-            "above": np.clip((self._chart.place[..., 2] - glabella[2] - 0.004) / 0.02, 0, 1) * self._front(),
+            "above": np.clip((self._chart.place[..., 2] - glabella[2] - 0.004) / 0.02, 0, 1),
             "under_eye": self._pair(under, (0.014, 0.012, 0.0055)),
             "lids": self._pair(over, (0.014, 0.012, 0.006)),
             "ears": self._pair(ear + np.array([0.006, 0.012, 0.025]), (0.012, 0.022, 0.03)),

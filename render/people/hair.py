@@ -35,8 +35,8 @@ SHORT_M, SHORTEST = 0.1, 0.3
 HAIRY = 0.3
 # Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
 TINT, DEEP, DULL = 0.75, 0.6, 0.95
-# The same of a bushy brow's skin. Brows are darker than light hair: this power of the head's own colour.
-BROW_TINT, BROW_DEEP = 0.6, 1.15
+# Seen of the colour on a bushy brow's skin, and how much darker than blond hair brows are; black ones are as the hair.
+BROW_TINT, BROW_DEEP, BLOND = 0.7, 0.45, 0.5
 TIP = 0.35
 # How much locks differ in brightness, as a logarithm, and over how many head units.
 LOCKS, LOCK_WIDE = 0.5, 0.05
@@ -156,13 +156,13 @@ def tinted(head: Material, hair: HairLook, at: np.ndarray) -> Material:
 
     if hair.style is not None:
         tint(cover(hair, places), TINT, np.array(hair.color), hair.grey)
-    tint(brow(places), BROW_TINT * (0.5 + 0.5 * hair.brow), brow_color(hair), 0.5 * hair.own_grey)
+    tint(brow(places) * (0.2 + 0.8 * hair.brow), BROW_TINT, brow_color(hair), 0.5 * hair.own_grey)
     return dataclasses.replace(head, base_color_texture=texture, roughness_texture=rough)
 
 
 def brow_color(hair: HairLook) -> np.ndarray:
     """(3,) linear RGB."""
-    return np.array(hair.own_color) ** BROW_DEEP
+    return np.array(hair.own_color) * (1 - BROW_DEEP * min(max(hair.own_color) / BLOND, 1.0))
 
 
 def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLook, head: Head, back, rng) -> Strands:

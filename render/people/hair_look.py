@@ -21,7 +21,7 @@ Colour = tuple[float, float, float]
 class HairLook:
     """``style``: None where the head is bald. ``recede``, ``crown``: 0 to 1, hair lost in front and at the crown.
     ``grey``: share of white hairs. ``brow``: 0 sparse to 1 bushy. Colours are linear RGB; ``own_color`` and ``own_grey``
-    are those of brows, which are not dyed.
+    are those that grow: brows go by them.
     """
 
     name: str

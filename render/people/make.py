@@ -102,12 +102,19 @@ def _write(at: Path, person: PersonMesh, points: dict[str, np.ndarray], drawn: d
         "parts": {"classes": CLASSES, "attribute": ATTRIBUTE, "runs": _runs(person, order)},
     }
     _whole(at.with_suffix(".glb"), data)
-    marked = {n: p for n, p in told["keypoints"][person.keypoint_set].items() if p is not None}
-    lines = [f"keypoint_set: {person.keypoint_set}", "keypoints:"]
-    lines += [f"  {name}: {{point: {json.dumps(place)}}}" for name, place in marked.items()]
-    _whole(at.with_name(at.stem + ENDING), ("\n".join(lines) + "\n").encode())
+    marked = _marked(str(person.keypoint_set), told["keypoints"][person.keypoint_set])
+    _whole(at.with_name(at.stem + ENDING), marked.encode())
     _whole(at, json.dumps(told, allow_nan=False).encode())
     return told
+
+
+def _marked(keypoint_set: str, places: dict[str, list[float] | None]) -> str:
+    """YAML of the points that are there. With every number in full: YAML reads 9e-05 as text."""
+    lines = [f"keypoint_set: {keypoint_set}", "keypoints:"]
+    for name, place in places.items():
+        if place is not None:
+            lines.append(f"  {name}: {{point: [{', '.join(f'{v:.5f}' for v in place)}]}}")
+    return "\n".join(lines) + "\n"
 
 
 def _runs(person: PersonMesh, order: np.ndarray) -> list[list[int]]:

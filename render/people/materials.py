@@ -6,7 +6,7 @@ import numpy as np
 
 from render.people.accessories import materials_of_things
 from render.people.complexion import Complexions, moved_lines
-from render.people.eyes import eye_materials
+from render.people.eyes import WHITE, eye_materials
 from render.people.fabric import material, ribbed
 from render.people.hair import tinted
 from render.people.identity import Look
@@ -25,7 +25,7 @@ def materials_of(look: Look, complexions: Complexions, actions: dict[str, float]
         "lips": Material("lips", (lips[0], lips[1], lips[2]), roughness=0.35, subsurface=0.1),
         "brows": Material("brows", _mix(look.cap.colour, look.skin, 0.35), roughness=0.8, bump=0.3, bump_scale=700.0),
         "cap": Material("cap", look.cap.colour, roughness=0.45, bump=0.9, bump_scale=260.0),
-        "sclera": Material("sclera", (0.72, 0.7, 0.68), roughness=0.12),
+        "sclera": Material("sclera", WHITE, roughness=0.12),
         "iris": Material("iris", look.iris, roughness=0.08),
         "pupil": Material("pupil", (0.005, 0.005, 0.005), roughness=0.05),
         "teeth": Material("teeth", (0.58, 0.52, 0.42), roughness=0.22, subsurface=0.1),

