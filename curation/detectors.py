@@ -17,6 +17,7 @@ import numpy as np
 
 from curation import calibration
 from curation.boxes import KEEP_SCORE, Box, Prepared, View, sha256_of
+from curation.embedding import folder_or_hub
 from curation.onnx import Onnx
 from manifests.curation import Detector
 from manifests.errors import InputError
@@ -108,8 +109,7 @@ class Transformers:
         import torch
         from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-        folder = root / str(settings.weights)
-        where = str(folder) if folder.is_dir() else str(settings.weights)
+        where = folder_or_hub(str(settings.weights), root, "detector")
         torch.set_num_threads(1)
         self._device = settings.device
         if self._device == "auto":

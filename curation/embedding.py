@@ -7,6 +7,7 @@ detector reads the same decoded picture.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,12 +62,25 @@ class TransformersEmbedder:
         return unit(out.float().cpu().numpy())
 
 
+def folder_or_hub(weights: str, root: Path, where: str) -> str:
+    """What transformers shall load: a folder below ``root``, or else a hub id. Raises InputError for neither.
+
+    A mistyped folder that is taken for a hub id is asked for over the network, again and again.
+    """
+    folder = root / weights
+    if folder.is_dir():
+        return str(folder)
+    beside = folder.parent != root and folder.parent.is_dir()
+    if beside or not re.fullmatch(r"[\w.-]*\w(/[\w.-]*\w)?", weights):
+        raise InputError(f"curate.{where}.weights: {weights}: no such folder (looked in {root}), and no hub id")
+    return weights
+
+
 def loaded(settings: Weights, root: Path, where: str, processor: Any, model: Any) -> tuple[Any, Any, str, str]:
     """Processor, model on its device, the name it was loaded by, and the device. Raises InputError."""
     import torch
 
-    folder = root / settings.weights
-    name = str(folder) if folder.is_dir() else settings.weights
+    name = folder_or_hub(settings.weights, root, where)
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

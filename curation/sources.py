@@ -108,6 +108,11 @@ def _found(source: PhotoSource, root: Path) -> Iterator[dict[str, Any]]:
     else:
         prefix = source.path.rstrip("/")
     some = False
+    for name in store.strays() if isinstance(store, LocalStore) and source.kind in ("auto", "files") else []:
+        if Path(name).suffix.lower() in IMAGES:
+            some = True
+            why = "a link that leads out of its folder; give the folder that holds the file itself as a source"
+            yield _sayable(_absent(f"{prefix}/{name}" if prefix else name, f"{store.url}/{name}", why))
     for row in _walked(store, names, source.kind):
         some = True
         yield _sayable(row | {"uri": f"{prefix}/{row['uri']}" if prefix else row["uri"]})

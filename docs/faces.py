@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from manifests.accessories import AccessoriesPrior
 from manifests.assets import AnnySource
 from manifests.bodies import FAMILIES, BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
@@ -42,9 +43,10 @@ WHO = (
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
                     gesture=0.3, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
-# Cut closer and less plain than the default; a coat on every third, fewer hats.
-WORN = ClothesPrior(coat=0.5, patterns={"plain": 1.2, "stripes": 1.5, "checks": 3, "print": 3}, fit=(0.0, 0.35),
+# Cut closer and less plain than the default; fewer coats and hats.
+WORN = ClothesPrior(coat=0.1, patterns={"plain": 0.7, "stripes": 2, "checks": 3, "print": 3}, fit=(0.0, 0.35),
                     hats={"none": 30, "cap": 1, "beanie": 1, "brimmed": 0.5})  # fmt: skip
+WITH = AccessoriesPrior(eyewear={"none": 8, "glasses": 1.5, "sunglasses": 0.2})
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
@@ -58,7 +60,8 @@ def person(number: int) -> PersonMesh:
         build={"slim": 1, "average": 3, "heavy": 1},
     )
     hair = HairPrior(female={style: 1}, male={style: 1})
-    people = AnnyPeople(AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN, hair=hair), SEED + number)
+    source = AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN, hair=hair, accessories=WITH)
+    people = AnnyPeople(source, SEED + number)
     return people.load("0", generator(SEED, "face", number))
 
 

@@ -46,7 +46,7 @@ class ClothesPrior(Model):
     )
     patterns: Shares = Field(
         {"plain": 5, "stripes": 1.5, "checks": 1.5, "print": 1.5},
-        description="shares of " + ", ".join(PATTERNS) + ", for tops, skirts, dresses and hats",
+        description="shares of " + ", ".join(PATTERNS) + ", for tops, skirts and dresses, and for every fourth hat",
     )
     leather: Share = Field(0.15, description="share of coats and skirts made of leather")
     fit: tuple[Share, Share] = Field((0.1, 1.0), description="tight 0 to loose 1, drawn uniformly")

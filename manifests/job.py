@@ -18,7 +18,7 @@ from manifests.assets import SOURCE_NAMES, SOURCES, AnnySource, AssetSource
 from manifests.curation import CurateStage
 from manifests.errors import InputError, JobError
 from manifests.job_training import EvaluateStage, FinetuneStage, PretrainStage, SweepStage
-from manifests.model import Model
+from manifests.model import Model, read_yaml
 from manifests.priors import BackgroundPrior, CameraPrior, FramingShares, LightPrior, PeoplePrior, Share, SplitShares
 
 
@@ -113,7 +113,8 @@ class Job(Model):
     def _consistent(self) -> Job:
         names = [f.name for f in self.finetune]
         if len(set(names)) != len(names):
-            raise ValueError("finetune names must be unique")
+            twice = next(n for i, n in enumerate(names) if n in names[:i])
+            raise ValueError(f"finetune: two are named {twice}; give each a name of its own")
         if self.sweep and self.sweep.base not in names:
             raise ValueError(f"sweep.base {self.sweep.base} is no fine-tune; the job has {', '.join(names) or 'none'}")
         return self
@@ -171,7 +172,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Job:
     except OSError as error:
         raise InputError(f"job {path}: {error.strerror or error}; give the path of a job manifest (YAML)") from None
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -212,7 +213,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict | list):
             raise JobError(f"--set {key}: {part} is a value, not a section")
     try:
-        value = yaml.safe_load(raw)
+        value = read_yaml(raw)
     except yaml.YAMLError:
         value = raw
     if isinstance(node, list):

@@ -76,6 +76,13 @@ class LocalStore:
             inside = [p for p in files if not p.is_symlink() or p.resolve().is_relative_to(base)]
             return sorted(p.relative_to(self.root).as_posix() for p in inside)
 
+    def strays(self) -> list[str]:
+        """The links to files that ``walk`` leaves out because they lead out of the root, sorted."""
+        base = self.root.resolve()
+        found = [Path(folder) / n for folder, _, names in os.walk(self.root) for n in names]
+        out = [p for p in found if p.is_symlink() and not p.resolve().is_relative_to(base)]
+        return sorted(p.relative_to(self.root).as_posix() for p in out)
+
     def create(self, name: str, data: bytes) -> bool:
         """Write ``name`` whole; False, and nothing changed, when it is there already."""
         path = self.root / name

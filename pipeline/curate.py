@@ -80,6 +80,9 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
     }
     for rule, field in absent(decisions).items():
         console.print(f"  [yellow]skipped[/yellow] {rule}: no model for it; give curate.{field}", soft_wrap=True)
+    if not result["kept"]:
+        why = ", ".join(f"{name} {came - went}" for name, came, went in steps if came > went)
+        console.print(f"  [yellow]nothing was kept[/yellow] of {len(decisions)} photographs: {why}", soft_wrap=True)
     events.emit("stage_finished", stage="curate", funnel=steps, readings=readings(decisions, stage), **result)
     return result
 

@@ -62,9 +62,10 @@ def read_policy(path: Path) -> Any:
     import pydantic
 
     from manifests.curation import Policy
+    from manifests.model import read_yaml
 
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = read_yaml(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--policy {path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):

@@ -13,7 +13,7 @@ from manifests.errors import InputError
 from manifests.job import FinetuneStage, Job, PretrainStage
 from manifests.plan import check_splits
 from pipeline.progress import seconds, size
-from pipeline.road import STAGES, check_references
+from pipeline.road import check_references, stages
 
 # Measured on 2 shared Zen 4 cores, 384x512, 16 samples: seconds per megapixel-sample of one core, per megapixel for the
 # denoiser, and per sample for assets, scene build, rays and coding. Another machine scales all alike; `maquette plan` says
@@ -32,7 +32,7 @@ PRETRAIN_SHARE = 0.3
 
 def show(job: Job, root: Path) -> None:
     """Print the plan of ``job``. Raises InputError where its inputs cannot be found, JobError where it cannot run."""
-    check_references(job, [s for s in STAGES if getattr(job, s)], job.folder.resolve(), root)
+    check_references(job, stages(job), job.folder.resolve(), root)
     cores = os.cpu_count() or 1
     table = Table(title=f"{job.name} -> {job.folder}", title_justify="left")
     for column in ("stage", "what", "tasks", "bytes", "time"):

@@ -198,7 +198,13 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
     digest = freeze(folder, stage, inputs, engine=render_stage.engine_version())
     commit.collect_orphans(folder)
     tasks, status = todo(folder, stage, digest, identities, retry_failed)
-    missing = stage.samples - len(status)
+    missing = max(stage.samples - len(status), 0)
+    if len(status) > stage.samples:
+        console.print(
+            f"  {len(status)} samples are settled already and {stage.samples} asked for: none is taken away; "
+            "`maquette filter` writes a smaller dataset",
+            soft_wrap=True,
+        )
     driver = RenderDriver(stage, root, folder, events)
     started = time.monotonic()
     reasons: Counter[str] = Counter()

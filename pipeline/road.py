@@ -24,7 +24,7 @@ def drive(job: Job, root: Path, only: str | None, address: str | None, retry_fai
     ``root``: the folder that relative paths of the job start from. Raises JobError, InputError, StorageError,
     KeyboardInterrupt.
     """
-    wanted = _wanted(job, only)
+    wanted = stages(job, only)
     run = job.folder.resolve()
     check_references(job, wanted, run, root)
     job = _resolved(job, root)
@@ -36,6 +36,8 @@ def drive(job: Job, root: Path, only: str | None, address: str | None, retry_fai
     for stage in wanted:
         result = _stage(stage, job, run, root, address, retry_failed, events)
         failures += int(result.get("failed", 0))
+        if result.get("done", result.get("kept")) == 0:
+            _none_made(stage, job, wanted)
     events.emit("run_finished", seconds=round(time.monotonic() - started, 1), failures=failures)
     console.print(
         f"done in {seconds(time.monotonic() - started)}"
@@ -116,7 +118,24 @@ def _stage(
     return result
 
 
-def _wanted(job: Job, only: str | None) -> list[str]:
+def _none_made(made: str, job: Job, wanted: list[str]) -> None:
+    """A stage that reads what ``made`` did not make would blame a missing dataset: InputError names the cause."""
+    readers: dict[str, list[Any]] = {
+        "pretrain": [job.pretrain],
+        "finetune": [*job.finetune],
+        "evaluate": [job.evaluate],
+    }
+    for stage, settings in readers.items():
+        if stage in wanted and any(s and made in s.data for s in settings):
+            why = "nothing was kept" if made == "curate" else "no sample was finished"
+            raise InputError(
+                f"{stage}: reads `{made}`, and there {why} (reasons above, all of them by `maquette report {job.folder}`); "
+                f"change `{made}` in the job, or give {stage}.data a dataset that has rows"
+            )
+
+
+def stages(job: Job, only: str | None = None) -> list[str]:
+    """The stages of ``job``, or the one named ``only``; raises JobError where there is none."""
     have = [s for s in STAGES if getattr(job, s)]
     if only is None:
         if not have:

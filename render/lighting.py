@@ -53,7 +53,9 @@ def environments(prior: LightPrior, root: Path) -> list[tuple[str, Path, str]]:
         folder = root / prior.environments
         files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise InputError(f"render.lighting.environments: no .exr or .hdr file in {prior.environments}")
+        raise InputError(
+            f"render.lighting.environments: no .exr or .hdr file in {prior.environments} (looked in {root})"
+        )
     return [(f.stem, f, _sha256(f)) for f in files]
 
 

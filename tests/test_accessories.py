@@ -161,6 +161,21 @@ def test_things_lie_on_the_skin_and_not_in_it(slot):
             assert deep.max() <= (SCARF_MM if slot == "scarf" else DEEPEST_MM), (kind, number, deep.max())
 
 
+def test_a_scarf_leaves_the_nose_free():
+    highest = []
+    for number in range(12):
+        someone = wearing("scarf", number)
+        eyes, chin = np.array([someone.bones["eye.L"], someone.bones["eye.R"]]), someone.landmarks["chin"]
+        left = (eyes[0] - eyes[1]) / np.linalg.norm(eyes[0] - eyes[1])
+        up = eyes.mean(axis=0) - chin
+        up -= left * (up @ left)
+        points = points_of(someone, {"scarf"}) - chin
+        before = (np.abs(points @ left) < 0.04) & (points @ np.cross(left, up) > 0)
+        # As a share of the way from the chin to the eyes: a scarf may hide a bowed head's mouth, and an end stands before none.
+        highest.append(float((points[before] @ up).max(initial=0.0) / (up @ up)))
+    assert max(highest) < 0.58, highest
+
+
 def test_shares_are_those_asked_for():
     prior = AccessoriesPrior()
     n = 3000

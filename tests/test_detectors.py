@@ -190,8 +190,13 @@ def test_a_transformers_detector_loads_from_a_folder_and_runs_in_batches(tmp_pat
         assert all(0 <= b.xyxy[0] <= b.xyxy[2] <= picture.shape[1] for b in boxes)
         alone = detector.detect([picture])[0]
         assert np.allclose([b.xyxy for b in boxes], [b.xyxy for b in alone], atol=0.01)
+    # Neither is asked for over the network.
+    for name in (str(tmp_path / "absent"), f"./{tmp_path.name}", "a folder"):
+        with pytest.raises(InputError, match="no such folder .* and no hub id"):
+            PersonDetector(Detector(kind="transformers", weights=name), ROOT)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="cannot load"):
-        PersonDetector(Detector(kind="transformers", weights=str(tmp_path / "absent")), ROOT)
+        PersonDetector(Detector(kind="transformers", weights=str(tmp_path)), ROOT)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):

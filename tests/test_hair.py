@@ -226,14 +226,20 @@ def test_merged_strands_cover_the_same_with_fewer(long_haired):
 
 def test_a_strand_is_as_grey_as_the_hairs_it_stands_for():
     grown = np.linspace(0, 0.1, 4000)[:, None, None] + np.arange(3)[None, :, None] * [0, 0, 0.01]
-    look = dataclasses.replace(draw_look(generator(0, "grey")).hair, color=(0.02, 0.01, 0.01), grey=0.5)
+    look = dataclasses.replace(draw_look(generator(0, "grey")).hair, color=(0.02, 0.01, 0.01))
     nothing = lambda p: (np.ones(len(p)), None)  # noqa: E731
     head = Head(np.zeros(3), 0.12, nothing, np.array([0, 0, -1.0]))
-    made = barber._strands("hair", grown, 1e-4, 3, look, head, lambda p: p, np.random.default_rng(3)).color[:, 0]
+
+    def made(grey: float) -> np.ndarray:
+        hair, rng = dataclasses.replace(look, grey=grey), np.random.default_rng(3)
+        return barber._strands("hair", grown, 1e-4, 3, hair, head, lambda p: p, rng).color[:, 0]
+
+    half, white = made(0.5), made(1.0)
+    assert half.mean() == pytest.approx(0.5 * (WHITE[0] + 0.02), rel=0.05)
+    # Black and white threads would spread by `threads`, the mean of n of them by 1 / sqrt(n) of it; locks' shade comes on top.
     threads = 0.5 * (WHITE[0] - 0.02)
-    assert made.mean() == pytest.approx(0.5 * (WHITE[0] + 0.02), rel=0.05)
-    # Half of what black and white threads would spread, or less.
-    assert 0.3 * threads < made.std() < 0.55 * threads
+    share = 0.25 * (1 + 1 / barber.HAIRS["hair"])
+    assert np.sqrt(half.var() - share * white.var()) == pytest.approx(threads / np.sqrt(barber.HAIRS["hair"]), rel=0.1)
 
 
 def test_the_surface_stands_for_strands_where_there_are_none(long_haired):

@@ -37,7 +37,7 @@ def test_ready_made_jobs_are_valid_and_survive_a_round_trip():
             "detector onnx needs `weights`",
         ),
         ({"name": "../x"}, "name: "),
-        ({"name": "x", "finetune": [{"name": "a", "task": "depth"}] * 2}, "finetune names must be unique"),
+        ({"name": "x", "finetune": [{"name": "a", "task": "depth"}] * 2}, "two are named a"),
     ],
 )
 def test_each_mistake_is_one_line_with_path_and_nearest_name(tree, expected):
@@ -78,6 +78,20 @@ def test_yaml_mistakes_and_missing_files_are_named(tmp_path):
     broken.write_text("name: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(JobError, match="not valid YAML"):
         job.load(broken)
+
+
+def test_a_key_given_twice_and_a_job_within_itself_are_refused(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("name: x\nrender:\n  samples: 4\n  width: 64\n  samples: 40\n")
+    with pytest.raises(JobError, match="line 5, column 3: key 'samples' given twice"):
+        job.load(path)
+    for text in ("name: x\nrender: &a\n  engine: *a\n", "name: x\nfinetune: &a [*a]\n"):
+        path.write_text(text)
+        with pytest.raises(JobError, match="recursive"):
+            job.load(path)
+    # Sections that share another, and change some of it, are no mistake.
+    path.write_text("name: x\nfinetune:\n- &a {name: a, task: depth, width: 64, height: 64}\n- {<<: *a, name: b}\n")
+    assert [(f.name, f.width) for f in job.load(path).finetune] == [("a", 64), ("b", 64)]
 
 
 def test_digest_ignores_what_changes_no_byte_and_sees_what_does():

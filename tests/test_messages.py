@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
+import cv2
+import numpy as np
 import pytest
 
 from manifests.errors import InputError, ShardError, StorageError
@@ -95,6 +97,33 @@ def test_a_picture_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="choose another place"):
         data_commands.inspect(str(folder), sheet=tmp_path / "file" / "sheet.jpg")
+
+
+def test_a_job_without_a_section_and_a_curation_that_keeps_nothing(tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text(f"name: x\nruns: {tmp_path}\n")
+    code, said = runs.maquette("plan", job)
+    assert code == 2
+    assert "no section to run" in said
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((400, 400, 3), 128, np.uint8))
+    job.write_text(
+        f"name: x\nruns: {tmp_path}\ncurate: {{sources: [{{path: grey.png}}]}}\n"
+        "pretrain: {data: [curate], model: tiny, width: 64, height: 64}\n"
+    )
+    code, said = runs.maquette("run", job)
+    assert code == 2
+    assert "nothing was kept of 1 photographs" in said
+    assert "pretrain: reads `curate`, and there nothing was kept" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.engine
+def test_a_run_that_asks_for_fewer_than_it_has_says_that_none_goes(tmp_path):
+    job = runs.job(tmp_path, samples=2)
+    assert runs.maquette("run", job)[0] == 0
+    code, said = runs.maquette("run", job, "--set", "render.samples=1")
+    assert code == 0
+    assert "2 samples are settled already and 1 asked for" in said
 
 
 @pytest.mark.engine

@@ -65,8 +65,12 @@ def test_a_folder_gives_its_pictures_with_the_json_beside_them(tmp_path):
     (tmp_path / "in/notes.txt").write_text("x")
     (tmp_path / "secret.jpg").write_bytes(JPEG[2])
     (tmp_path / "in/link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (tmp_path / "in/gone.jpg").symlink_to(tmp_path / "nothing.jpg")
     rows = inputs(tmp_path, "in")
-    assert [r["uri"] for r in rows] == ["in/a.jpg", "in/deep/b.JPG"]
+    assert [r["uri"] for r in rows] == ["in/a.jpg", "in/deep/b.JPG", "in/gone.jpg", "in/link.jpg"]
+    # What links lead to outside the folder is not read, and they are named.
+    assert all("leads out of its folder" in str(fetch(r).error) for r in rows[2:])
+    rows = rows[:2]
     found = [reading.read(r) for r in rows]
     assert [d for d, _ in found] == JPEG[:2]
     measured = Measurer(settings(min_side_px=50), tmp_path).measure([fetch(r) for r in rows])

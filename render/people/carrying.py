@@ -65,6 +65,7 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
     angle, far = np.arctan2(flat[:, 0], -flat[:, 1]), np.hypot(flat[:, 0], flat[:, 1])
     far = np.where(far > 0.14 * size, np.nan, far)
     coils: list[Solid] = []
+    throat = foot
     for lift, tilt, thick in ((0.018, 0.10, 0.015), (0.042, -0.06, 0.014)):
         height = (lift + 0.03 * (0.5 - 0.5 * np.cos(turn)) * (1 + tilt) - 0.012 * np.cos(turn)) * size
         reach = np.zeros(64)
@@ -82,6 +83,7 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
             + np.outer((reach + 1.25 * thick * size) * np.cos(turn), ahead)
         )
         path += np.outer(height, up)
+        throat = path[0]
         points, quads = tube(path, (thick * size, 0.030 * size), ROUND, closed=True, up=up)
         rows = points.reshape(64, ROUND, 3)
         # Gathered cloth: folds of several widths that run along the turn and drift round it.
@@ -94,18 +96,19 @@ def scarf(thing: Thing, wearer: Wearer) -> list[Piece]:
         fold = np.where(fold > 1, 1 + 0.2 * np.tanh((fold - 1) / 0.2), np.maximum(fold, 0.65))
         rows = path[:, None] + (rows - path[:, None]) * fold[..., None]
         coils.append((rows.reshape(-1, 3), quads))
-    coils.append(_end(wearer, rng, size))
+    coils.append(_end(wearer, rng, size, throat))
     points, quads = merged(*coils)
     uv = np.stack([points @ left, points @ up], 1)[quads] / 0.1
     return [Piece("scarf", points, quads, uv=uv)]
 
 
-def _end(wearer: Wearer, rng: np.random.Generator, size: float) -> Solid:
-    """A strip from the throat down the chest."""
+def _end(wearer: Wearer, rng: np.random.Generator, size: float, throat: np.ndarray) -> Solid:
+    """A strip down the chest from ``throat`` (3,), inside the upper turn: above it, it would stand before the chin."""
     trunk = Trunk(wearer)
     cloud, long = trunk.cloud, trunk.long
     x0, half, down = float(rng.uniform(-0.05, 0.05)) * size, 0.05 * size, float(rng.uniform(0.35, 0.6))
-    z = np.linspace(1.06, 1.06 - down, 16) * long
+    top = min(1.06 * long, float(trunk.local(throat)[2]))
+    z = np.linspace(top, top - down * long, 16)
     x = x0 + np.linspace(-half, half, 9)
     front = np.zeros((16, 9, 3))
     for i, h in enumerate(z):
@@ -116,7 +119,7 @@ def _end(wearer: Wearer, rng: np.random.Generator, size: float) -> Solid:
             front[i, j] = u, cloud[near, 1].min() if near.any() else np.nan, h
     y = front[..., 1]
     known = ~np.isnan(y)
-    y[~known] = np.nanmean(y)
+    y[~known] = np.nanmax(y)
     # Cloth hangs: nothing recedes below what stands out above it by more than it would swing.
     for i in range(1, 16):
         y[i] = np.minimum(y[i], y[i - 1] + 0.010 * size)

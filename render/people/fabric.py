@@ -172,9 +172,11 @@ RELIEFS = {
 
 def _colour(wear: Wear, fabric: Fabric) -> np.ndarray:
     rng = np.random.default_rng(wear.seed)
-    px = GRAPHIC_PX if graphic(wear) else PX
+    px = GRAPHIC_PX if wear.pattern == "print" else PX
     y, x = np.mgrid[0:px, 0:px] / px
     weight = PICTURES[wear.pattern](x, y, rng, graphic(wear)) if wear.pattern != "plain" else np.zeros((px, px))
+    # An edge is a texel wide: a pixel of a close-up is finer than a texel.
+    weight = gaussian_filter(weight.astype(np.float32), 0.7, mode="wrap")
     if wear.fabric == "denim":
         weight = 0.35 * _wavy(x + y, 88 if px == PX else 44)
         second = np.minimum(np.array(wear.colour) * 3 + 0.06, 0.8)
@@ -207,14 +209,28 @@ def _checks(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, chest: bool)
 def _print(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, chest: bool) -> np.ndarray:
     if chest:
         return _graphic(x, y, rng)
-    weight = np.zeros_like(x)
-    many, kind = int(rng.integers(14, 60)), int(rng.integers(3))
-    for _ in range(many):
-        cx, cy, r, turn = rng.random(), rng.random(), rng.uniform(0.02, 0.055), rng.uniform(0, 6.3)
-        dx, dy = (x - cx + 0.5) % 1 - 0.5, (y - cy + 0.5) % 1 - 0.5
+    weight, px = np.zeros_like(x), len(x)
+    many, kind, size = int(rng.integers(40, 160)), int(rng.integers(4)), rng.uniform(0.02, 0.045)
+    tones = rng.permutation([1.0, 0.75, 0.5])
+    for k in range(many):
+        # Small ones between the large ones, in three tones.
+        r, turn = size * (1.0, 0.45, 0.7)[k % 3] * rng.uniform(0.8, 1.3), rng.uniform(0, 6.3)
+        reach = np.arange(-int(1.3 * r * px) - 1, int(1.3 * r * px) + 2)
+        rows, columns = ((rng.integers(px) + reach) % px for _ in range(2))
+        dy, dx = np.meshgrid(reach / px, reach / px, indexing="ij")
         far, angle = np.hypot(dx, dy), np.arctan2(dy, dx) + turn
-        edge = r * (1, 0.6 + 0.4 * np.cos(5 * angle), 0.75 + 0.5 * np.abs(np.cos(angle)))[kind]
-        weight = np.maximum(weight, (far < edge).astype(float))
+        edge = (
+            r
+            * (
+                np.ones_like(far),
+                0.65 + 0.35 * np.cos(5 * angle),
+                0.3 + 0.9 * np.abs(np.cos(angle)) ** 3,
+                0.75 + 0.35 * np.abs(np.cos(angle)),
+            )[kind]
+        )
+        here = weight[np.ix_(rows, columns)]
+        here = np.where(far < edge, tones[k % 3], here)
+        weight[np.ix_(rows, columns)] = np.where((far < 0.25 * r) & (kind == 1), 0.15, here)
     return weight
 
 

@@ -182,7 +182,7 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     shade = np.clip(rng.normal(1, 0.14, (n, 1)) * lock, 0.4, 2.0)
     # Grey comes hair by hair, and a strand stands for several.
     white = rng.binomial(HAIRS[name], min(grey, 1.0), (n, 1)) / HAIRS[name]
-    color = white * np.array(WHITE) * (0.5 + 0.5 * shade) + (1 - white) * np.array(base) * shade
+    color = white * np.array(WHITE) * (0.3 + 0.7 * shade) + (1 - white) * np.array(base) * shade
     mean = tuple(float(c) for c in color.mean(axis=0))
     proxy = Mesh(
         vertices=back(points).astype(np.float32),

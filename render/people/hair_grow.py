@@ -172,13 +172,17 @@ def _flow(style: Style, at: np.ndarray, away: np.ndarray) -> np.ndarray:
     start, end = np.array([style.part, -0.1, 0.72]), np.array([0.6 * style.part, 0.80, 1.05])
     t = np.clip((at - start) @ (end - start) / ((end - start) @ (end - start)), 0, 1)
     flow = _unit(at - (start + t[:, None] * (end - start)))
-    front = np.clip((0.45 - at[:, 1]) / 0.5, 0, 1) * np.clip((at[:, 2] - 0.25) / 0.3, 0, 1)
+    # A fringe is combed forward from further back: the hairline's own hair is too thin for one.
+    deep = 0.45 if style.sweep > -0.9 else 0.75
+    front = np.clip((deep - at[:, 1]) / 0.5, 0, 1) * np.clip((at[:, 2] - 0.25) / 0.3, 0, 1)
     side = np.sign(at[:, 0] - style.part) * np.minimum(np.abs(at[:, 0] - style.part) * 4 + 0.15, 1)
     wanted = np.stack(
         [side * (1 - abs(style.sweep)), np.full(len(at), style.sweep), np.zeros(len(at)) - 0.2 * (1 - style.sweep)],
         axis=1,
     )
-    flow = flow + front[:, None] * 1.6 * wanted
+    # Hair combed back goes back at the sides too: parted there, it stood out like wings.
+    back = max(style.sweep, 0.0)
+    flow = flow * (1 - 0.8 * back) + (front[:, None] * 1.6 + back) * wanted
     return _unit(flow - np.einsum("nc,nc->n", flow, away)[:, None] * away)
 
 

@@ -84,7 +84,7 @@ STYLES: dict[str, Style | None] = {
         points=10,
     ),
     "swept_back": Style(
-        0.085, 0.025, 0.030, 0.095, lift=0.5, comb=1.2, fall=0.1, volume=0.016, sweep=0.95, clump=0.6, points=10
+        0.085, 0.022, 0.030, 0.090, lift=0.4, comb=1.4, fall=0.1, volume=0.013, sweep=0.95, clump=0.6, points=10
     ),
     "messy": Style(
         0.065,
@@ -209,7 +209,7 @@ BEARDS: dict[str, Beard | None] = {
 # Linear RGB that a bundle of such hair has.
 BLACK, DARK, BROWN = (0.010, 0.008, 0.007), (0.030, 0.018, 0.011), (0.085, 0.047, 0.026)
 LIGHT, SANDY, BLOND = (0.19, 0.115, 0.062), (0.32, 0.215, 0.115), (0.52, 0.38, 0.21)
-AUBURN, RED, WHITE = (0.13, 0.038, 0.016), (0.30, 0.085, 0.025), (0.72, 0.70, 0.66)
+AUBURN, RED, WHITE = (0.13, 0.038, 0.016), (0.30, 0.085, 0.025), (0.58, 0.56, 0.52)
 NATURAL = (BLACK, DARK, BROWN, LIGHT, SANDY, BLOND, AUBURN, RED)
 SHARES = {
     "fair": (0.04, 0.24, 0.26, 0.16, 0.12, 0.10, 0.05, 0.03),

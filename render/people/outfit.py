@@ -130,6 +130,8 @@ class _Draw:
         seed = int(rng.integers(2**31))
         own = rng.random() < prior.texture_share and slot in ("top", "bottom", "over")
         texture = str(rng.choice(self._textures)) if self._textures and own else None
+        # Three hats of four are plain, whatever is worn with them.
+        patterned &= slot != "hat" or seed % 4 == 0
         pattern = drawn if patterned and texture is None else "plain"
         return Wear(slot, name, fit, fabric, pattern, dyed(first), dyed(second), seed, texture, prior.texture_m)
 
