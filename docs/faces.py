@@ -29,11 +29,17 @@ from render.blender.engine import BlenderEngine
 from render.placement import moved
 from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
 from render.strands import merged, merging
+from walls import wall
 
-SEED, ACROSS = 51, 4
+SEED, ACROSS = 53, 4
 # Who has company in the picture, and how many more stand behind: few photographs show one person alone.
 BESIDE = (1, 4, 7, 9, 13)
 BEHIND = (0, 2, 1, 2, 0, 1, 0, 3, 1, 0, 2, 2, 1, 0, 3, 1)
+# Who stands before a wall, and how far before it in metres: elsewhere there is a map's far and soft view.
+BEFORE = {0: ("boards", 0.9), 3: ("plaster", 1.8), 5: ("plaster", 1.5), 6: ("boards", 1.3), 8: ("drapes", 0.9), 10: ("shelves", 1.4),
+          11: ("drapes", 1.2), 13: ("bricks", 1.6), 15: ("plaster", 2.0)}  # fmt: skip
+# Stops that a wall takes off a face's light, about.
+NEAR_WALL = 0.5
 # Years, sex, Monk tone and hair of each.
 WHO = (
     (7, "female", 2, "curly_long"), (24, "male", 9, "buzz"), (33, "female", 3, "wavy"), (68, "male", 2, "crop"),
@@ -42,9 +48,9 @@ WHO = (
     (83, "male", 8, "coils"), (27, "female", 5, "long"), (50, "male", 3, "bald"), (22, "female", 1, "fringe_bob"),
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
-                    gesture=0.3, faces={"happy": 6, "neutral": 0.7, "speech": 0.5})  # fmt: skip
+                    gesture=0.3, faces={"happy": 3, "neutral": 2, "speech": 0.2})  # fmt: skip
 # Cut closer and less plain than the default; fewer coats and hats.
-WORN = ClothesPrior(coat=0.1, patterns={"plain": 0.7, "stripes": 2, "checks": 3, "print": 3}, fit=(0.0, 0.35),
+WORN = ClothesPrior(coat=0.1, patterns={"plain": 2, "stripes": 1.5, "checks": 2, "print": 1.5}, fit=(0.0, 0.35),
                     hats={"none": 30, "cap": 1, "beanie": 1, "brimmed": 0.5})  # fmt: skip
 WITH = AccessoriesPrior(eyewear={"none": 8, "glasses": 1.5, "sunglasses": 0.2})
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
@@ -101,6 +107,11 @@ def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.r
         place = eyes[:2] + side * aside * rng.uniform(0.2, 0.28) + away * rng.uniform(0.3, 0.5)
         found.append(passer(100 + number, place, view, 0.4, rng))
     first = rng.choice([-1, 1])
+    if number in BEFORE:
+        kind, deep = BEFORE[number]
+        away = np.array([*away, 0.0])
+        way = turned(-away, rng.choice([-1, 1]) * rng.uniform(0.0, 0.6))
+        return [*found, wall(kind, eyes + away * (deep + 0.3 * bool(side)), way, rng)]
     for k in range(BEHIND[number]):
         deep = rng.uniform(0.8, 4.0)
         across = (-1) ** k * first * rng.uniform(0.2, 0.55) * view.width / view.K[0, 0] * (near + deep)
@@ -158,7 +169,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     light = lighting.draw_lighting(prior, maps, rng)
     for _ in range(8):
         # Nobody is photographed before a bare ceiling.
-        if _busy(view, light):
+        if number in BEFORE or _busy(view, light):
             break
         light = lighting.draw_lighting(prior, maps, rng)
     right, down, ahead = view.world_to_camera[:3, :3]
@@ -171,7 +182,9 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
         level = ahead * [1, 1, 0]
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
-    light = lighting.balanced(lighting.metered(light, view, float(rng.normal(-0.65, 0.4))), view)
+    light = lighting.balanced(
+        lighting.metered(light, view, float(rng.normal(-0.4, 0.3)) + NEAR_WALL * (number in BEFORE)), view
+    )
     people = [someone, *company(number, someone, view, side, rng)]
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED + number)

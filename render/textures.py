@@ -82,15 +82,19 @@ def _halvings(mesh: Mesh, camera: Camera) -> list[int]:
         return [0] * len(mesh.materials)
     points = to_camera(mesh.vertices.astype(np.float64), camera.world_to_camera)
     px = (points @ camera.K.T)[:, :2] / np.maximum(points[:, 2:], NEAREST_M)
-    seen = (points[:, 2] > NEAREST_M) & (px >= 0).all(1) & (px[:, 0] < camera.width) & (px[:, 1] < camera.height)
-    shown = seen[mesh.faces].any(axis=1)
-    pixels, share = _area(px[mesh.faces]), _area(mesh.uv.astype(np.float64))
+    ahead, corners = points[:, 2] > NEAREST_M, px[mesh.faces]
+    # A triangle larger than the frame shows without a corner in it.
+    overlaps = (corners.max(axis=1) >= 0) & (corners.min(axis=1) < [camera.width, camera.height])
+    shown = ahead[mesh.faces].all(axis=1) & overlaps.all(axis=1)
+    # Of one that reaches past the camera it is not known where it shows.
+    unsure = ahead[mesh.faces].any(axis=1) & ~ahead[mesh.faces].all(axis=1)
+    pixels, share = _area(corners), _area(mesh.uv.astype(np.float64))
     found = []
     for k, material in enumerate(mesh.materials):
         mine = shown & (mesh.material_index == k) & (pixels > 0) & (share > 0)
         textures = [t for t in (material.base_color_texture, material.normal_texture) if t is not None]
         if not mine.any() or not textures:
-            found.append(0 if mine.any() else 4)
+            found.append(0 if mine.any() or (unsure & (mesh.material_index == k)).any() else 4)
             continue
         # The coarsest of a material's textures decides for all.
         texels = min(t.shape[0] * t.shape[1] for t in textures)

@@ -299,6 +299,19 @@ def test_textures_are_as_fine_as_the_frame_and_cut_outs_stay_whole():
     assert made.base_color_texture.shape[0] == 2048 >> small
     assert made.normal_texture.shape[0] == 1024 >> small
     assert egg.materials[0].base_color_texture.shape[0] == 2048
+    # A triangle larger than the frame shows, though no corner of it does.
+    for high in (40, 180):
+        wall = dataclasses.replace(
+            bodies.egg(rng),
+            vertices=np.array([[-high, 9, -high], [high, 9, -high], [0, 9, high]], np.float32),
+            faces=np.array([[0, 1, 2]], np.int32),
+            corner_normals=np.tile(np.float32([0, -1, 0]), (1, 3, 1)),
+            uv=np.array([[[0, 0], [1, 0], [0.5, 1]]], np.float32),
+            material_index=np.zeros(1, np.int32),
+            part=np.zeros(1, np.uint8),
+            materials=egg.materials,
+        )
+        assert textures.fitted([bodies.person("wall", wall)], near)[0][0] == 0
     hair = bodies.person("cards", bodies.cards(rng))
     assert textures.halved([hair], ((3,),))[0].mesh.materials[0].base_color_texture.shape[0] == 64
 

@@ -115,18 +115,18 @@ class Complexions:
         m, base = self.face.masks, np.array(skin.colour, np.float32)
         rgb = np.broadcast_to(base, (HEAD_PX, HEAD_PX, 3)).copy()
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
-        red = skin.blush * (1 - 0.55 * dark)
+        red = 0.7 * skin.blush * (1 - 0.55 * dark)
         flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
         flush += 0.25 * m["lids"] + 0.16
         _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.71, 0.69))
         blotch = _clouds(rng, 9, 4)
-        _tint(rgb, blotch * 0.7, (1.05, 0.82, 0.79))
-        # Sun and pigment differ over a face by a sixth.
-        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.86, 0.83, 0.81))
+        _tint(rgb, blotch, (1.05, 0.82, 0.79))
+        # Sun and pigment differ over a face by a fifth.
+        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.82, 0.78, 0.76))
         _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
         # Nor is it even close by: vessels and pigment in spots of some millimetres.
         _tint(
-            rgb, _clouds(np.random.default_rng(skin.seed + 4), 70, 3) * (0.6 + 0.4 * skin.weather), (0.90, 0.82, 0.81)
+            rgb, _clouds(np.random.default_rng(skin.seed + 4), 70, 3) * (0.6 + 0.4 * skin.weather), (0.86, 0.76, 0.75)
         )
         _tint(rgb, m["under_eye"] * (0.3 + 0.6 * skin.tired), (0.74, 0.64, 0.70))
         _tint(rgb, m["lids"] * (0.5 + 0.3 * skin.tired), (0.80, 0.72, 0.72))

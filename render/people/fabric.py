@@ -87,7 +87,7 @@ def material(name: str, wear: Wear) -> Material:
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
     # What is finer than the creases in the mesh (folds.creases), less the stiffer the cloth is.
-    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 16.0, 0.014, True
+    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 16.0, 0.018, True
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)
@@ -210,7 +210,7 @@ def _print(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, chest: bool) 
     if chest:
         return _graphic(x, y, rng)
     weight, px = np.zeros_like(x), len(x)
-    many, kind, size = int(rng.integers(40, 160)), int(rng.integers(4)), rng.uniform(0.02, 0.045)
+    many, kind, size = int(rng.integers(120, 420)), int(rng.integers(4)), rng.uniform(0.012, 0.03)
     tones = rng.permutation([1.0, 0.75, 0.5])
     for k in range(many):
         # Small ones between the large ones, in three tones.
