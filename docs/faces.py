@@ -38,7 +38,7 @@ BEHIND = (0, 2, 1, 2, 0, 1, 0, 3, 1, 0, 2, 2, 1, 0, 3, 1)
 # Who stands before a wall, and how far before it in metres: elsewhere there is a map's far and soft view.
 BEFORE = {0: ("boards", 0.9), 3: ("plaster", 1.8), 5: ("plaster", 1.5), 6: ("boards", 1.3), 8: ("drapes", 0.9), 10: ("shelves", 1.4),
           11: ("drapes", 1.2), 13: ("bricks", 1.6), 15: ("plaster", 2.0)}  # fmt: skip
-# Stops that a wall takes off a face's light, about.
+# Stops that a wall takes off what lights a face from all round, about.
 NEAR_WALL = 0.5
 # Years, sex, Monk tone and hair of each.
 WHO = (
@@ -183,7 +183,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
     light = lighting.balanced(
-        lighting.metered(light, view, float(rng.normal(-0.4, 0.3)) + NEAR_WALL * (number in BEFORE)), view
+        lighting.metered(light, view, float(rng.normal(-0.4, 0.3)) + NEAR_WALL * (number in BEFORE and not hard)), view
     )
     people = [someone, *company(number, someone, view, side, rng)]
     people = merged(people, merging(people, view))
