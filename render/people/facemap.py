@@ -41,13 +41,15 @@ class FaceMap:
             "bridge": self._blob((tip + glabella) / 2, (0.009, 0.02, 0.02)),
             "chin": self._blob(chin, (0.016, 0.02, 0.011)),
             "forehead": self._blob(glabella + np.array([0, 0.01, 0.032]), (0.04, 0.03, 0.02)),
-            "above": np.clip((self._chart.place[..., 2] - glabella[2] - 0.004) / 0.02, 0, 1),
+            "above": np.clip((self._chart.place[..., 2] - glabella[2] + 0.008) / 0.02, 0, 1),
             "under_eye": self._pair(under, (0.014, 0.012, 0.0055)),
             "lids": self._pair(over, (0.014, 0.012, 0.006)),
             "ears": self._pair(ear + np.array([0.006, 0.012, 0.025]), (0.012, 0.022, 0.03)),
             "wings": self._pair(wing + np.array([0.001, 0.002, -0.003]), (0.006, 0.008, 0.006)),
             "moustache": self._blob(np.array([0, mouth[1], (mouth[2] + tip[2]) / 2 + 0.001]), (0.021, 0.02, 0.005)),
         }
+        over_seam = np.clip((self._chart.place[..., 2] - mouth[2]) / 0.002, 0, 1).astype(np.float32)
+        self.masks["upper_lip"] = self.masks["lips"] * over_seam
         # What little light comes out of: between the lips, in the nostrils, beside the wings, under the lower lip.
         rim = [at[f"{k}_corner_of_l_nostril"] for k in ("inner", "outer", "upper")]
         groove = at["center_of_labiomental_groove"]

@@ -36,7 +36,7 @@ HAIRY = 0.3
 # Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
 TINT, DEEP, DULL = 0.75, 0.6, 0.95
 # Seen of the colour on a bushy brow's skin, and how much darker than blond hair brows are; black ones are as the hair.
-BROW_TINT, BROW_DEEP, BLOND = 0.7, 0.45, 0.5
+BROW_TINT, BROW_DEEP, BLOND = 0.5, 0.45, 0.5
 TIP = 0.35
 # How much locks differ in brightness, as a logarithm, and over how many head units.
 LOCKS, LOCK_WIDE = 0.5, 0.05
