@@ -1,6 +1,7 @@
-"""Sixteen drawn faces -> docs/faces.png: `python docs/faces.py [WIDTH] [SAMPLES] [FIRST] [LAST] [OUT]`.
+"""Sixteen drawn faces -> docs/faces.png: `python docs/faces.py [WIDTH] [SAMPLES] [FIRST] [LAST] [OUT] [SKINS]`.
 
 Each is a close-up of 3:4, 768x1024 at WIDTH 768, every age, tone and kind of hair; on the sheet they stand at half size.
+SKINS is a folder of photographed skins, as a job's `skins.textures`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from manifests.hair import HairPrior
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
+from manifests.skins import SkinPrior
 from render import lighting, response
 from render.assets.anny import AnnyPeople
 from render.blender.engine import BlenderEngine
@@ -56,7 +58,7 @@ WITH = AccessoriesPrior(eyewear={"none": 8, "glasses": 1.5, "sunglasses": 0.2})
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
-def person(number: int) -> PersonMesh:
+def person(number: int, skins: SkinPrior) -> PersonMesh:
     """One of WHO."""
     years, sex, tone, style = WHO[number]
     body = BodyPrior(
@@ -66,7 +68,7 @@ def person(number: int) -> PersonMesh:
         build={"slim": 1, "average": 3, "heavy": 1},
     )
     hair = HairPrior(female={style: 1}, male={style: 1})
-    source = AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN, hair=hair, accessories=WITH)
+    source = AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN, hair=hair, accessories=WITH, skins=skins)
     people = AnnyPeople(source, SEED + number)
     return people.load("0", generator(SEED, "face", number))
 
@@ -85,10 +87,13 @@ def turned(way: np.ndarray, angle: float) -> np.ndarray:
     return np.array([c * way[0] - s * way[1], s * way[0] + c * way[1], way[2]])
 
 
-def passer(number: int, place: np.ndarray, view: Camera, spread: float, rng: np.random.Generator) -> PersonMesh:
+def passer(
+    number: int, place: np.ndarray, view: Camera, spread: float, skins: SkinPrior, rng: np.random.Generator
+) -> PersonMesh:
     """Someone else, standing at ``place`` (2,) metres and facing the camera, give or take ``spread`` radians."""
     other = AnnyPeople(
-        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING, clothes=WORN), SEED + number
+        AnnySource(count=1, body=BodyPrior(age_years={"18-70": 1}), pose=STANDING, clothes=WORN, skins=skins),
+        SEED + number,
     ).load("0", rng)
     away = view.world_to_camera[2, :2]
     # People are drawn facing -y.
@@ -96,7 +101,9 @@ def passer(number: int, place: np.ndarray, view: Camera, spread: float, rng: np.
     return moved(other, float(yaw), place)
 
 
-def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.random.Generator) -> list[PersonMesh]:
+def company(
+    number: int, someone: PersonMesh, view: Camera, side: int, skins: SkinPrior, rng: np.random.Generator
+) -> list[PersonMesh]:
     """Someone half a step to the camera's right (``side`` 1), left (-1) or nobody (0), and who else is about, steps behind."""
     eyes, _ = facing(someone)
     away = view.world_to_camera[2, :2] / np.linalg.norm(view.world_to_camera[2, :2])
@@ -105,7 +112,7 @@ def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.r
     found = []
     if side:
         place = eyes[:2] + side * aside * rng.uniform(0.2, 0.28) + away * rng.uniform(0.3, 0.5)
-        found.append(passer(100 + number, place, view, 0.4, rng))
+        found.append(passer(100 + number, place, view, 0.4, skins, rng))
     first = rng.choice([-1, 1])
     if number in BEFORE:
         kind, deep = BEFORE[number]
@@ -115,7 +122,7 @@ def company(number: int, someone: PersonMesh, view: Camera, side: int, rng: np.r
     for k in range(BEHIND[number]):
         deep = rng.uniform(0.8, 4.0)
         across = (-1) ** k * first * rng.uniform(0.2, 0.55) * view.width / view.K[0, 0] * (near + deep)
-        found.append(passer(200 + 16 * k + number, eyes[:2] + away * deep + aside * across, view, 1.0, rng))
+        found.append(passer(200 + 16 * k + number, eyes[:2] + away * deep + aside * across, view, 1.0, skins, rng))
     return found
 
 
@@ -155,9 +162,9 @@ def _busy(view: Camera, light: Lighting) -> bool:
     return float(shown.std()) > 30 and float(np.median(shown)) < 170
 
 
-def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
+def portrait(engine: BlenderEngine, number: int, width: int, skins: SkinPrior) -> np.ndarray:
     """(H, W, 3) uint8."""
-    someone = person(number)
+    someone = person(number, skins)
     rng = generator(SEED, "portrait", number)
     side = int(rng.choice([-1, 1])) if number in BESIDE else 0
     view = camera(someone, width, side, rng)
@@ -185,7 +192,7 @@ def portrait(engine: BlenderEngine, number: int, width: int) -> np.ndarray:
     light = lighting.balanced(
         lighting.metered(light, view, float(rng.normal(-0.4, 0.3)) + NEAR_WALL * (number in BEFORE and not hard)), view
     )
-    people = [someone, *company(number, someone, view, side, rng)]
+    people = [someone, *company(number, someone, view, side, skins, rng)]
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED + number)
     frame = engine.render(scene, None)
@@ -197,9 +204,10 @@ def main() -> None:
     width, samples = (int(v) for v in (given + ["768", "32"][len(given) :])[:2])
     first, last = (int(v) for v in (given[2:] + ["0", str(len(WHO))][len(given[2:]) :])[:2])
     out = Path(given[4]) if len(given) > 4 else Path(__file__).parent / "faces.png"
+    skins = SkinPrior(textures=given[5] if len(given) > 5 else None)
     with tempfile.TemporaryDirectory() as scratch:
         engine = BlenderEngine(Engine(samples=samples, denoiser="high"), 2, Path(scratch))
-        found = [portrait(engine, k, width) for k in range(first, last)]
+        found = [portrait(engine, k, width, skins) for k in range(first, last)]
     if width > 400:
         found = [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in found]
     blank = np.full_like(found[0], 255)

@@ -11,6 +11,7 @@ from manifests.bodies import BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
 from manifests.hair import HairPrior
 from manifests.model import Model
+from manifests.skins import SkinPrior
 
 Unit = Literal["auto", "m", "cm", "mm", "inch"]
 Axis = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
@@ -29,6 +30,7 @@ class AnnySource(Model):
     clothes: ClothesPrior = ClothesPrior()
     hair: HairPrior = HairPrior()
     accessories: AccessoriesPrior = AccessoriesPrior()
+    skins: SkinPrior = SkinPrior()
     detail: Detail = Field(
         "full",
         description="full; simple: plain skin, a cap of hair, nothing carried; mannequin: grey, close clothes, no hair",

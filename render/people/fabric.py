@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from manifests.clothes import ClothesPrior
 from manifests.errors import InputError, PhotoError
 from manifests.photo import decode, header
 from render.people.outfit import Wear
@@ -52,19 +51,21 @@ FABRICS = {
 }
 
 
-def own_fabrics(prior: ClothesPrior, root: Path) -> list[tuple[str, str]]:
-    """(file, sha256) of every fabric in the user's folder, sorted; empty without one. Raises InputError."""
-    if prior.textures is None:
+def own_pictures(named: str | None, key: str, root: Path) -> list[tuple[str, str]]:
+    """(file, sha256) of every picture in the user's folder ``named`` under ``key`` in the job, sorted; empty without one.
+    Raises InputError.
+    """
+    if named is None:
         return []
-    folder = root / prior.textures
+    folder = root / named
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise InputError(f"clothes.textures: no .png or .jpg in {prior.textures} (looked in {root})")
+        raise InputError(f"{key}: no .png or .jpg in {named} (looked in {root})")
     for file in files:
         try:
             header(file.read_bytes())
         except PhotoError as error:
-            raise InputError(f"clothes.textures: {file.name}: {error}; take it out of the folder") from None
+            raise InputError(f"{key}: {file.name}: {error}; take it out of the folder") from None
     return [(str(f), hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
 
 

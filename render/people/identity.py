@@ -17,7 +17,7 @@ from render.people.cap import Cap, draw_cap
 from render.people.hair_look import HairLook, draw_hair
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
-from render.people.skin import Skin, draw_skin
+from render.people.skin import Skin, draw_skin, suited
 
 # CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
 # albedo would be chalk and coal: lightness is brought into the range that spectrophotometers find on faces, with the redness
@@ -63,10 +63,11 @@ def draw_look(
     accessories: AccessoriesPrior | None = None,
     detail: Detail = "full",
     hair: HairPrior | None = None,
+    skins: tuple[str, ...] = (),
 ) -> Look:
     """A person of ``prior``'s people; without one every age, sex, build and skin tone is equally frequent.
 
-    ``textures``: files of the user's fabrics.
+    ``textures``, ``skins``: files of the user's fabrics and skins.
     """
     shape = draw_shape(rng, prior or BodyPrior())
     monk = shape.skin_tone - 1
@@ -80,7 +81,7 @@ def draw_look(
     carried = generator(int(own.integers(2**31)), "things")
     hat = outfit.of("hat") is not None
     things = draw_accessories(carried, accessories or AccessoriesPrior(), shape.age_years, shape.sex, hat)
-    return Look(
+    look = Look(
         shape=shape,
         skin=skin,
         monk=monk + 1,
@@ -93,6 +94,8 @@ def draw_look(
         things=things if detail == "full" else (),
         detail=detail,
     )
+    photo = suited(skins, look.complexion, shape.sex)
+    return dataclasses.replace(look, complexion=dataclasses.replace(look.complexion, photo=photo))
 
 
 def bare_of_fashion(outfit: Outfit) -> Outfit:

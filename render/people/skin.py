@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,7 @@ FRECKLED = {"light": 0.3, "middle": 0.1, "dark": 0.0}
 LIPSTICK, POLISH, FROM_YEARS = 0.35, 0.3, 14.0
 # Of men from 17 on: shaven skin that still shows the beard's shadow.
 SHADOWED, BEARDED_FROM = 0.6, 17.0
+AGES, SEXES, TONES = {"young", "middleage", "old"}, {"male", "female"}, {"lightskinned", "darkskinned"}
 LIPSTICKS = ("8f2a34", "a8434a", "7a2230", "b5585a", "c06a66", "6e2b3a", "a53a2e")
 POLISHES = ("8e1b2c", "c2405a", "e6c3c4", "f1e6e2", "2a2230", "3b5a7a", "7b3f61", "caa27a")
 
@@ -21,6 +24,7 @@ POLISHES = ("8e1b2c", "c2405a", "e6c3c4", "f1e6e2", "2a2230", "3b5a7a", "7b3f61"
 class Skin:
     """``freckles``, ``blush``, ``shadow`` (of a shaven beard), ``weather`` (blotches of sun and age), ``tired`` (dark under
     the eyes), ``oil``: 0..1. ``wrinkles``: 0 smooth to 1 at ninety. ``lipstick``, ``polish``: sRGB "rrggbb" or None.
+    ``photo``: file of a photographed skin on the base mesh's map, or None.
     """
 
     colour: Colour
@@ -37,6 +41,7 @@ class Skin:
     oil: float
     lipstick: str | None
     polish: str | None
+    photo: str | None = None
 
 
 def draw_skin(rng: np.random.Generator, colour: Colour, tone: int, age_years: float, sex: str) -> Skin:
@@ -65,6 +70,25 @@ def draw_skin(rng: np.random.Generator, colour: Colour, tone: int, age_years: fl
         lipstick=lipstick,
         polish=polish,
     )
+
+
+def suited(files: tuple[str, ...], skin: Skin, sex: str) -> str | None:
+    """Of the user's skins one whose name suits ``skin`` best, the same for the same person; None without any. What a name does not
+    say suits everyone.
+    """
+    if not files:
+        return None
+    age = "young" if skin.age_years < 38 else "middleage" if skin.age_years < 60 else "old"
+    tone = "darkskinned" if skin.tone >= 6 else "lightskinned"
+
+    def strangeness(file: str) -> float:
+        words = set(re.split(r"[^a-z]+", Path(file).stem.lower()))
+        asked = ((AGES, age, 1.0), (SEXES, sex, 2.0), (TONES, tone, 4.0))
+        return sum(weight for known, own, weight in asked if words & known and own not in words)
+
+    least = min(map(strangeness, files))
+    near = [f for f in files if strangeness(f) == least]
+    return near[skin.seed % len(near)]
 
 
 def tone_class(tone: int) -> str:
