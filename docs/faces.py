@@ -22,6 +22,7 @@ from manifests.clothes import ClothesPrior
 from manifests.frames import camera_centre, look_at
 from manifests.hair import HairPrior
 from manifests.job import Engine
+from manifests.keypoints import SETS
 from manifests.priors import LightPrior
 from manifests.seeds import generator
 from manifests.skins import SkinPrior
@@ -50,11 +51,17 @@ WHO = (
     (83, "male", 8, "coils"), (27, "female", 5, "long"), (50, "male", 3, "bald"), (22, "female", 1, "fringe_bob"),
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
-                    gesture=0.3, faces={"happy": 3, "neutral": 2, "speech": 0.2})  # fmt: skip
+                    gesture=0.3, faces={"happy": 5, "neutral": 2, "speech": 0.2})  # fmt: skip
 # Cut closer and less plain than the default; fewer coats and hats.
 WORN = ClothesPrior(coat=0.1, patterns={"plain": 2, "stripes": 1.5, "checks": 2, "print": 1.5}, fit=(0.0, 0.35),
                     hats={"none": 30, "cap": 1, "beanie": 1, "brimmed": 0.5})  # fmt: skip
 WITH = AccessoriesPrior(eyewear={"none": 8, "glasses": 1.5, "sunglasses": 0.2})
+# Degrees that the eyes lie above the skull's joint, of those who hold their heads level; and who is asked how often to do so.
+UPRIGHT, TRIES = (20.0, 36.0), 16
+# Hands stay so far below the chin: close by they are what a close-up is not about.
+HANDS_M = -0.25
+# Share of people who look at the camera.
+LOOKS = 0.75
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
@@ -70,7 +77,12 @@ def person(number: int, skins: SkinPrior) -> PersonMesh:
     hair = HairPrior(female={style: 1}, male={style: 1})
     source = AnnySource(count=1, body=body, pose=LOOKING, clothes=WORN, hair=hair, accessories=WITH, skins=skins)
     people = AnnyPeople(source, SEED + number)
-    return people.load("0", generator(SEED, "face", number))
+    rng = generator(SEED, "face", number)
+    for _ in range(TRIES):
+        someone = people.load("0", rng)
+        if UPRIGHT[0] < nod(someone) < UPRIGHT[1] and hands(someone) < HANDS_M:
+            break
+    return someone
 
 
 def facing(someone: PersonMesh) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +91,31 @@ def facing(someone: PersonMesh) -> tuple[np.ndarray, np.ndarray]:
     left, right = np.array(points["eye.L"]), np.array(points["eye.R"])
     ahead = np.cross(left - right, [0, 0, 1.0]) * [1, 1, 0]
     return (left + right) / 2, (-ahead if ahead[1] > 0 else ahead) / np.linalg.norm(ahead)
+
+
+def nod(someone: PersonMesh) -> float:
+    """Degrees by which the eyes lie above the skull's joint, along the face."""
+    eyes, ahead = facing(someone)
+    at = eyes - np.array((someone.bones or {})["head"])
+    return float(np.degrees(np.arctan2(at[2], at @ ahead)))
+
+
+def hands(someone: PersonMesh) -> float:
+    """Metres by which the higher wrist is above the chin."""
+    bones = someone.bones or {}
+    return max(bones["wrist.L"][2], bones["wrist.R"][2]) - float(someone.landmarks["chin"][2])
+
+
+def gaze(someone: PersonMesh) -> np.ndarray:
+    """(3,) unit direction, world, in which both eyes look."""
+    names = SETS[str(someone.keypoint_set)].names
+    assert someone.keypoints is not None
+    found = []
+    for side, letter in (("l", "L"), ("r", "R")):
+        pupil = [someone.keypoints[k] for k, n in enumerate(names) if n.startswith(f"{side}_border_of_pupil")]
+        found.append(np.mean(pupil, axis=0) - np.array((someone.bones or {})[f"eye.{letter}"]))
+    way = np.sum(found, axis=0)
+    return way / np.linalg.norm(way)
 
 
 def turned(way: np.ndarray, angle: float) -> np.ndarray:
@@ -134,7 +171,11 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
     top, chin = someone.landmarks["head_top"], someone.landmarks["chin"]
     tall = float(top[2] - chin[2])
     turn = rng.choice([-1, 1]) * rng.beta(1.0, 2.6) * 1.3
-    way = turned(ahead, turn)
+    way, rise = turned(ahead, turn), rng.uniform(-0.06, 0.12)
+    if rng.random() < LOOKS:
+        looks = gaze(someone)
+        level = looks * [1, 1, 0]
+        way, rise = level / np.linalg.norm(level), float(np.clip(looks[2] / np.linalg.norm(level), -0.1, 0.25))
     target = np.array([eyes[0], eyes[1], (top[2] + chin[2]) / 2 - 0.06 * tall]) - ahead * 0.03
     aside = np.array([-way[1], way[0], 0])
     wide = rng.uniform(1.7, 2.2) if side else 1.35 * 1.7 ** rng.beta(1.2, 1.2)
@@ -145,8 +186,8 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
     focal = rng.uniform(1.5, 2.5) * height
     distance = wide * tall / height * focal
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-    eye = target + way * distance + np.array([0, 0, distance * rng.uniform(-0.06, 0.12)])
-    tilt = rng.normal(0, 0.05)
+    eye = target + way * distance + np.array([0, 0, distance * rise])
+    tilt = rng.normal(0, 0.08)
     rolled = np.eye(4)
     rolled[:2, :2] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
     return Camera(K, rolled @ look_at(eye, target), width, height, "face", "photographic")
@@ -190,7 +231,8 @@ def portrait(engine: BlenderEngine, number: int, width: int, skins: SkinPrior) -
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
     light = lighting.balanced(
-        lighting.metered(light, view, float(rng.normal(-0.4, 0.3)) + NEAR_WALL * (number in BEFORE and not hard)), view
+        lighting.metered(light, view, float(rng.normal(-0.25, 0.35)) + NEAR_WALL * (number in BEFORE and not hard)),
+        view,
     )
     people = [someone, *company(number, someone, view, side, skins, rng)]
     people = merged(people, merging(people, view))

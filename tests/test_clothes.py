@@ -29,6 +29,7 @@ from render.people.joints import rig_of
 from render.people.layers import Layers
 from render.people.outfit import Outfit, Wear, draw_outfit
 from render.people.pose import draw_pose
+from render.people.trims import CLOSE_M, MOST_LEAN_M, around, throat
 from tests.through import through
 
 pytestmark = pytest.mark.engine
@@ -131,6 +132,21 @@ def test_a_top_has_one_opening_round_the_neck(name):
         n = len(piece.i)
         loops = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)[1]
         assert len(np.unique(loops[edges])) == 1, (name, j)
+
+
+def test_a_collar_leans_to_the_neck_and_never_into_it():
+    t = np.linspace(-np.pi, np.pi, 48, endpoint=False)
+    round_it = np.stack([np.sin(t), -np.cos(t), np.zeros_like(t)], axis=1)
+    neck = np.concatenate([0.06 * round_it + [0, 0, z] for z in np.arange(-0.05, 0.1, 0.004)])
+    up = np.array([0, 0, 1.0])
+    lean = {far: throat(far * round_it, up, neck, 1.0) for far in (0.062, 0.08, 0.15)}
+    assert lean[0.062] == pytest.approx(0, abs=1e-9), "tight already"
+    assert lean[0.08] == pytest.approx(0.08 - 0.06 - CLOSE_M, abs=5e-4)
+    assert lean[0.15] == pytest.approx(MOST_LEAN_M, abs=5e-4), "no funnel upside down"
+    ring = 0.08 * round_it
+    straight, leant = (around(ring, t, up, "collar", 1.0, room)[0] for room in (0.0, lean[0.08]))
+    gap = [np.linalg.norm(points[:, :2], axis=1).min() - 0.06 for points in (straight, leant)]
+    assert 0 < gap[1] < 0.6 * gap[0]
 
 
 def test_no_prior_undresses_anyone():

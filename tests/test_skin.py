@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
+from scipy import ndimage, stats
 
 from manifests.assets import AnnySource
 from manifests.bodies import BodyPrior
@@ -21,11 +21,11 @@ from render.assets.anny import AnnyPeople, _studio
 from render.groundtruth import embree
 from render.groundtruth.surface import sample_texture
 from render.people.body import groups
-from render.people.chart import base_places
+from render.people.chart import base_places, body_chart, cavities
 from render.people.complexion import moved_lines
 from render.people.identity import draw_look, skin_albedo
 from render.people.landmarks import anchors
-from render.people.skin import FRECKLED, FROM_YEARS, LIPSTICK, draw_skin, suited, tone_class
+from render.people.skin import FRECKLED, FROM_YEARS, LIPSTICK, draw_skin, photographed, suited, tone_class
 from render.scene import Camera
 from tests import dressing
 
@@ -235,6 +235,81 @@ def test_a_photographed_skin_lies_where_the_mesh_says_and_keeps_the_tone(charts,
         painted = charts.materials(dataclasses.replace(drawn, photo=None))["head"].base_color_texture[..., :3]
         m = charts.face.masks["cheeks"][..., None] > 0.5
         assert (texture * m).sum() == pytest.approx((painted * m).sum(), rel=0.15), "tone is the person's"
+
+
+def painted(body, file, colour) -> str:
+    """A picture on the base mesh's own map, of which ``colour`` (..., 3) of template places is what everyone's skin shows."""
+    at = body_chart(body.template, groups()["body"], 1024).place
+    Image.fromarray(np.clip(colour(at), 0, 255).astype(np.uint8)).save(file)
+    return str(file)
+
+
+def test_a_photographed_skin_goes_on_from_the_head_to_the_body(body, charts, tmp_path):
+    # Greener to the left, redder upwards: a centimetre is ten levels aside.
+    def colour(at):
+        return 150 + np.stack([300 * (at[..., 2] - 0.6), 1000 * at[..., 0], np.zeros(at.shape[:2])], axis=-1)
+
+    made = charts.materials(skin(tone=4, lipstick=None, photo=painted(body, tmp_path / "skin.png", colour)))
+    quads = groups()["body"]
+    rim = np.intersect1d(quads[charts.is_head], quads[~charts.is_head])
+
+    def at_rim(kind, mine):
+        corner = np.isin(quads[mine], rim)
+        texture = made[kind].base_color_texture[..., :3]
+        found = sample_texture(texture, np.mod(charts.uv[mine][corner], 1))
+        return np.array([np.mean(found[quads[mine][corner] == v], axis=0) for v in rim])
+
+    head, below = at_rim("head", charts.is_head), at_rim("skin", ~charts.is_head)
+    # Farther out, on the shoulders, the head's chart is as thin as a texel.
+    across = body.template[rim, 0]
+    neck = np.abs(across) < 0.06
+    assert neck.sum() > 30
+    assert np.corrcoef(across[neck], head[neck, 1])[0, 1] > 0.99, "the border shows the picture"
+    assert np.abs(head - below)[neck].max() < 8
+    trunk = charts.body.place
+    low = made["skin"].base_color_texture[..., 1].astype(float)[np.abs(trunk[..., 2] - 0.2) < 0.05]
+    assert np.corrcoef(low, trunk[np.abs(trunk[..., 2] - 0.2) < 0.05][:, 0])[0, 1] > 0.9, "so does the trunk"
+
+
+def test_the_red_of_mouth_and_sockets_stays_inside(body, charts, tmp_path):
+    inner = cavities(charts.head, charts.body.quads)
+    at = charts.head.place[inner]
+    eyes = np.mean([body.template[np.unique(groups()[f"helper-{s}-eye"])].mean(axis=0) for s in "lr"], axis=0)
+    assert np.abs(at[:, 0]).max() < 0.06, "of the mouth and of both sockets"
+    assert (at[:, 2] < eyes[2] + 0.03).all()
+    file = tmp_path / "skin.png"
+    side = 1024
+    picture = np.full((side, side, 3), (150, 120, 100), np.uint8)
+    places = base_places(charts.head)[inner]
+    columns, rows = (places[:, 0] * side).astype(int), ((1 - places[:, 1]) * side).astype(int)
+    picture[rows.clip(0, side - 1), columns.clip(0, side - 1)] = (230, 0, 0)
+    Image.fromarray(picture).save(file)
+    bare = {"freckles": 0.0, "moles": 0, "weather": 0.0, "lipstick": None, "blush": 0.0, "tired": 0.0, "wrinkles": 0.0}
+    texture = charts.materials(skin(photo=str(file), **bare))["head"].base_color_texture.astype(float)
+    red = texture[..., 0] / texture[..., 1]
+    assert np.median(red[inner]) > 1.3 * np.median(red[~inner])
+    # What a renderer reads at the edge is the mean of four texels.
+    beside = ndimage.binary_dilation(inner, iterations=2) & ~ndimage.binary_erosion(inner, border_value=1)
+    assert red[beside].max() < 1.2 * np.median(red[~inner])
+
+
+def test_a_mans_picture_on_a_woman_has_no_beard(body, charts, tmp_path):
+    high = place(body, "tip_of_nose")[2] - 0.02
+    masks = charts.face.masks
+    low = (masks["beard"] > 0.8) & (masks["lips"] < 0.01) & (charts.head.place[..., 2] < high)
+
+    def colour(at):
+        return np.where(at[..., 2:] < high, (70, 62, 60), (170, 130, 110))
+
+    file = painted(body, tmp_path / "young_male.png", colour)
+    shades = {}
+    for sex, years in (("male", 30), ("female", 30), ("male", 9)):
+        drawn = photographed(skin(years=years, lipstick=None, shadow=0.0), (file,), sex)
+        texture = charts.materials(drawn)["head"].base_color_texture[..., :3].astype(float)
+        cheeks = charts.face.masks["cheeks"] > 0.6
+        shades[sex, years] = texture[low].mean() / texture[cheeks].mean()
+    assert shades["male", 30] < 0.7
+    assert min(shades["female", 30], shades["male", 9]) > 0.8
 
 
 def test_users_skins_go_to_whom_their_names_suit_with_their_licence(tmp_path):

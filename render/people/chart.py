@@ -61,17 +61,38 @@ def head_chart(template: np.ndarray, quads: np.ndarray, eye: np.ndarray, side: i
 
 def body_chart(template: np.ndarray, quads: np.ndarray, side: int) -> Chart:
     """The skin of ``quads`` (Q, 4) on the base mesh's own map."""
-    known = base_uv()
-    uv = np.array([known[tuple(q)] for q in quads.tolist()])
+    uv = _flat(quads)
     return _baked(template, quads, uv, np.zeros(len(template)), side)
 
 
 def base_places(chart: Chart) -> np.ndarray:
     """(S, S, 2) float32: where on the base mesh's own map, v up, each texel of ``chart`` lies."""
-    known = base_uv()
-    flat = np.array([known[tuple(q)] for q in chart.quads.tolist()])
+    flat = _flat(chart.quads)
     corners = np.dstack([flat, np.zeros(flat.shape[:2])])
     return _baked(corners, chart.quads, chart.uv, chart.order, chart.side).place[..., :2]
+
+
+def cavities(head: Chart, body: np.ndarray) -> np.ndarray:
+    """(S, S) bool: texels that show the inside of the mouth and of the eyes' sockets, which are islands of their own on the
+    base mesh's map, without a corner on ``body`` (Q, 4), the quads below.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    _, corner = np.unique(_flat(head.quads).reshape(-1, 2).round(6), axis=0, return_inverse=True)
+    corner = corner.reshape(-1, 4)
+    one, other = corner[:, [0, 1, 2]].ravel(), corner[:, [1, 2, 3]].ravel()
+    joined = coo_matrix((np.ones(len(one)), (one, other)), shape=(corner.max() + 1,) * 2)
+    island = connected_components(joined, directed=False)[1][corner[:, 0]]
+    outer = {int(np.bincount(island).argmax()), *island[np.isin(head.quads, body).any(axis=1)].tolist()}
+    inside = np.repeat((~np.isin(island, list(outer))).astype(float), 12).reshape(-1, 4, 3)
+    return _baked(inside, head.quads, head.uv, head.order, head.side).place[..., 0] > 0.5
+
+
+def _flat(quads: np.ndarray) -> np.ndarray:
+    """(Q, 4, 2) places of quads' corners on the base mesh's own map."""
+    known = base_uv()
+    return np.array([known[tuple(q)] for q in quads.tolist()])
 
 
 @functools.cache

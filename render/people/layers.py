@@ -25,7 +25,7 @@ LOOSE = 0.12
 SPARE = 0.06
 # Creases of the loosest, softest cloth stand out this far, of cloth that lies on the body two thirds as far; they are so far
 # apart: 10 to 20 mm quads hold no finer ones.
-CREASED_M, ROOM_M, APART_M = 0.036, 0.008, 0.05
+CREASED_M, ROOM_M, APART_M = 0.024, 0.008, 0.05
 # (3, 3) maps of a place to the creases' lattice: long down a trunk; round a limb along the last axis, and slanted; between.
 DOWN = np.diag([1.0, 1.0, 0.35])
 ROUND = np.array([[0.4, 0, 0.3], [0, 0.4, 0.3], [0, 0, 1.0]])

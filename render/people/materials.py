@@ -28,7 +28,7 @@ def materials_of(look: Look, complexions: Complexions, actions: dict[str, float]
         "sclera": Material("sclera", WHITE, roughness=0.12),
         "iris": Material("iris", look.iris, roughness=0.08),
         "pupil": Material("pupil", (0.005, 0.005, 0.005), roughness=0.05),
-        "teeth": Material("teeth", (0.58, 0.52, 0.42), roughness=0.22, subsurface=0.1),
+        "teeth": Material("teeth", (0.78, 0.73, 0.62), roughness=0.22, subsurface=0.3),
         "tongue": Material("tongue", (0.42, 0.12, 0.11), roughness=0.35, subsurface=0.15),
         "lashes": Material("lashes", _mix(look.hair.own_color, (0.01, 0.01, 0.01), 0.6), roughness=0.7),
     }

@@ -24,7 +24,7 @@ POLISHES = ("8e1b2c", "c2405a", "e6c3c4", "f1e6e2", "2a2230", "3b5a7a", "7b3f61"
 class Skin:
     """``freckles``, ``blush``, ``shadow`` (of a shaven beard), ``weather`` (blotches of sun and age), ``tired`` (dark under
     the eyes), ``oil``: 0..1. ``wrinkles``: 0 smooth to 1 at ninety. ``lipstick``, ``polish``: sRGB "rrggbb" or None.
-    ``photo``: file of a photographed skin on the base mesh's map, or None.
+    ``photo``: file of a photographed skin on the base mesh's map, or None. ``borrowed``: it is a man's, and the person is none.
     """
 
     colour: Colour
@@ -42,6 +42,7 @@ class Skin:
     lipstick: str | None
     polish: str | None
     photo: str | None = None
+    borrowed: bool = False
 
 
 def draw_skin(rng: np.random.Generator, colour: Colour, tone: int, age_years: float, sex: str) -> Skin:
@@ -82,13 +83,26 @@ def suited(files: tuple[str, ...], skin: Skin, sex: str) -> str | None:
     tone = "darkskinned" if skin.tone >= 6 else "lightskinned"
 
     def strangeness(file: str) -> float:
-        words = set(re.split(r"[^a-z]+", Path(file).stem.lower()))
+        words = _words(file)
         asked = ((AGES, age, 1.0), (SEXES, sex, 2.0), (TONES, tone, 4.0))
         return sum(weight for known, own, weight in asked if words & known and own not in words)
 
     least = min(map(strangeness, files))
     near = [f for f in files if strangeness(f) == least]
     return near[skin.seed % len(near)]
+
+
+def photographed(skin: Skin, files: tuple[str, ...], sex: str) -> Skin:
+    """``skin`` with what of the user's ``files`` suits it."""
+    photo = suited(files, skin, sex)
+    grown_man = sex == "male" and skin.age_years >= BEARDED_FROM
+    return dataclasses.replace(
+        skin, photo=photo, borrowed=photo is not None and "male" in _words(photo) and not grown_man
+    )
+
+
+def _words(file: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", Path(file).stem.lower()))
 
 
 def tone_class(tone: int) -> str:

@@ -21,7 +21,7 @@ from render.people.layers import Layers, Worn
 from render.people.outfit import Outfit, Wear
 from render.people.piece import Piece
 from render.people.shell import Shell, normals_of
-from render.people.trims import around, buttons, hemmed, neckline, overlay
+from render.people.trims import around, buttons, hemmed, neckline, overlay, throat
 
 UNCOVERED = ("hand", "head")
 COLLARS = {"t_shirt": "rib", "jumper": "rib", "dress": "", "shirt": "collar", "coat": "lapel", "hoodie": "hood"}
@@ -56,6 +56,7 @@ class Tailor:
         self._under = np.full(len(body.template), -1)
         self._under[skin] = np.where(np.isin(limb[skin], UNCOVERED), -1, nearest)
         self._on_head = self._head & np.isin(np.arange(len(limb)), skin)
+        self._neck = np.isin(limb, ("head", "neck")) & np.isin(np.arange(len(limb)), skin)
         self._eye = [np.unique(groups()[f"helper-{s}-eye"]) for s in "lr"]
 
     def clothe(self, outfit: Outfit, posed: Posed) -> Dressed:
@@ -189,7 +190,9 @@ class Tailor:
         if collar:
             up = posed.bones["head"] - posed.bones["neck01"]
             ring, azimuth = neckline(shell, sheet, marks, worn.cutout, worn.points)
-            points, quads = around(ring, azimuth, up / np.linalg.norm(up), collar, size)
+            up /= np.linalg.norm(up)
+            room = throat(ring, up, posed.vertices[self._neck], size)
+            points, quads = around(ring, azimuth, up, collar, size, room)
             # A shirt's collar stands inside a coat's; its fall lies under the coat's front.
             falls = (np.arange(len(points)) >= len(points) // 2) & (collar == "collar")
             own = next(k for k, other in enumerate(layers.worn) if other is worn)

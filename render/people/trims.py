@@ -73,15 +73,44 @@ def neckline(shell: Shell, sheet: Sheet, marks: Marks, piece: Cutout, points: np
     return ring, even
 
 
-def around(ring: np.ndarray, azimuth: np.ndarray, up: np.ndarray, kind: str, size: float) -> Strip:
-    """Points (N, 3) and quads (Q, 4) of a collar of ``kind`` on a ``ring`` (R, 3); ``up``: (3,) along the neck."""
+def throat(ring: np.ndarray, up: np.ndarray, skin: np.ndarray, size: float) -> np.ndarray:
+    """(R,) metres that a collar's stand may lean inwards from its ``ring`` (R, 3) until it lies close to the neck, of whose
+    ``skin`` (V, 3) points are given; ``up``: (3,) along the neck.
+    """
+    middle = ring.mean(axis=0)
+
+    def around_axis(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        at = points - middle
+        high = at @ up
+        return high, at - np.outer(high, up)
+
+    (high, out), (ring_high, ring_out) = around_axis(skin), around_axis(ring)
+    far, ring_far = np.linalg.norm(out, axis=1), np.linalg.norm(ring_out, axis=1)
+    beside = ring_out @ out.T > np.cos(0.25) * np.outer(ring_far, far)
+    level = np.abs(high - ring_high[:, None] - STAND_M * size) < 0.6 * STAND_M * size
+    neck = np.where(beside & level, far, 0.0).max(axis=1)
+    room = np.where(neck > 0, np.clip(ring_far - neck - CLOSE_M * size, 0, MOST_LEAN_M * size), 0.0)
+    for _ in range(4):
+        room = np.minimum(room, (np.roll(room, 1) + np.roll(room, -1) + 2 * room) / 4)
+    return room
+
+
+def around(
+    ring: np.ndarray, azimuth: np.ndarray, up: np.ndarray, kind: str, size: float, room: np.ndarray | float = 0.0
+) -> Strip:
+    """Points (N, 3) and quads (Q, 4) of a collar of ``kind`` on a ``ring`` (R, 3); ``up``: (3,) along the neck. ``room``:
+    (R,) as of `throat`.
+    """
     middle = ring.mean(axis=0)
     out = ring - middle
     out -= np.outer(out @ up, up)
     out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
     back = (1 - np.cos(azimuth)) / 2
     rows = PROFILES[kind](azimuth, back)
-    points = np.stack([ring + out * (o * size)[:, None] + np.outer(u * size, up) for o, u in rows])
+    lean = LEANS.get(kind, (0.0,) * len(rows))
+    points = np.stack(
+        [ring + out * (o * size - share * room)[:, None] + np.outer(u * size, up) for (o, u), share in zip(rows, lean)]
+    )
     n = len(ring)
     keep = np.arange(n)
     closed = kind not in ("collar", "lapel")
@@ -148,6 +177,9 @@ def _hood(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.nd
 
 PROFILES = {"rib": _rib, "collar": _collar, "lapel": _lapel, "hood": _hood}
 GAP = {"collar": 0.16, "lapel": 0.34}
+# How far a stand reaches up, how close to the neck, how far it leans for that, and which share of it each row of a profile takes.
+STAND_M, CLOSE_M, MOST_LEAN_M = 0.026, 0.006, 0.03
+LEANS = {"collar": (0.0, 0.9, 1.0, 1.0, 0.6, 0.3, 0.3, 0.5), "lapel": (0.0, 0.5, 0.6, 0.6, 0.4, 0.2, 0.2, 0.3)}
 BUTTON = 10
 
 
