@@ -51,17 +51,17 @@ WHO = (
     (83, "male", 8, "coils"), (27, "female", 5, "long"), (50, "male", 3, "bald"), (22, "female", 1, "fringe_bob"),
 )  # fmt: skip
 LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
-                    gesture=0.3, faces={"happy": 5, "neutral": 2, "speech": 0.2})  # fmt: skip
+                    gesture=0.3, faces={"happy": 3, "neutral": 2, "speech": 0.2})  # fmt: skip
 # Cut closer and less plain than the default; fewer coats and hats.
 WORN = ClothesPrior(coat=0.1, patterns={"plain": 2, "stripes": 1.5, "checks": 2, "print": 1.5}, fit=(0.0, 0.35),
                     hats={"none": 30, "cap": 1, "beanie": 1, "brimmed": 0.5})  # fmt: skip
 WITH = AccessoriesPrior(eyewear={"none": 8, "glasses": 1.5, "sunglasses": 0.2})
 # Degrees that the eyes lie above the skull's joint, of those who hold their heads level; and who is asked how often to do so.
-UPRIGHT, TRIES = (20.0, 36.0), 16
+UPRIGHT, TRIES = (4.0, 40.0), 16
 # Hands stay so far below the chin: close by they are what a close-up is not about.
 HANDS_M = -0.25
 # Share of people who look at the camera.
-LOOKS = 0.75
+LOOKS = 0.3
 STANDING = PosePrior(**{f: float(f == "standing") for f in FAMILIES})
 
 
@@ -231,7 +231,7 @@ def portrait(engine: BlenderEngine, number: int, width: int, skins: SkinPrior) -
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
     light = lighting.balanced(
-        lighting.metered(light, view, float(rng.normal(-0.25, 0.35)) + NEAR_WALL * (number in BEFORE and not hard)),
+        lighting.metered(light, view, float(rng.normal(-0.4, 0.35)) + NEAR_WALL * (number in BEFORE and not hard)),
         view,
     )
     people = [someone, *company(number, someone, view, side, skins, rng)]
