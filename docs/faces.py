@@ -43,6 +43,8 @@ BEFORE = {0: ("boards", 0.9), 3: ("plaster", 1.8), 5: ("plaster", 1.5), 6: ("boa
           11: ("drapes", 1.2), 13: ("bricks", 1.6), 15: ("plaster", 2.0)}  # fmt: skip
 # Stops that a wall takes off what lights a face from all round, about.
 NEAR_WALL = 0.5
+# Up to this Monk tone skin is lighter than most of a picture, and by how many stops.
+FAIR, FAIR_STOPS = 5, 0.3
 # Years, sex, Monk tone and hair of each.
 WHO = (
     (7, "female", 2, "curly_long"), (24, "male", 9, "buzz"), (33, "female", 3, "wavy"), (68, "male", 2, "crop"),
@@ -50,8 +52,8 @@ WHO = (
     (29, "female", 10, "braids"), (38, "male", 1, "messy"), (58, "female", 7, "bun"), (13, "male", 4, "swept_back"),
     (83, "male", 8, "coils"), (27, "female", 5, "long"), (50, "male", 3, "bald"), (22, "female", 1, "fringe_bob"),
 )  # fmt: skip
-LOOKING = PosePrior(standing=3, walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0,
-                    gesture=0.3, faces={"happy": 3, "neutral": 2, "speech": 0.2})  # fmt: skip
+LOOKING = PosePrior(standing=1, walking=1, running=0, sitting=1, crouching=0, kneeling=0, reaching=0.5, sport=0, dance=0.5,
+                    gesture=1, faces={"happy": 3, "neutral": 2, "speech": 0.2})  # fmt: skip
 # Cut closer and less plain than the default; fewer coats and hats.
 WORN = ClothesPrior(coat=0.1, patterns={"plain": 2, "stripes": 1.5, "checks": 2, "print": 1.5}, fit=(0.0, 0.35),
                     hats={"none": 30, "cap": 1, "beanie": 1, "brimmed": 0.5})  # fmt: skip
@@ -230,10 +232,10 @@ def portrait(engine: BlenderEngine, number: int, width: int, skins: SkinPrior) -
         level = ahead * [1, 1, 0]
         way = turned(level, rng.choice([-1, 1]) * rng.uniform(0.5, 1.3)) + np.array([0, 0, rng.uniform(-0.8, -0.3)])
         light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), float(rng.uniform(2.0, 3.4)), 1.5))
-    light = lighting.balanced(
-        lighting.metered(light, view, float(rng.normal(-0.4, 0.35)) + NEAR_WALL * (number in BEFORE and not hard)),
-        view,
-    )
+    stops = float(rng.normal(-0.4, 0.35)) + NEAR_WALL * (number in BEFORE and not hard)
+    # Who photographs light skin before what is darker takes it back.
+    stops -= FAIR_STOPS * (WHO[number][2] <= FAIR)
+    light = lighting.balanced(lighting.metered(light, view, stops), view)
     people = [someone, *company(number, someone, view, side, skins, rng)]
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED + number)

@@ -147,7 +147,8 @@ class Complexions:
         _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
         lines = self._lines(skin, moved)
         # Less light comes out of a furrow than went in, and redder.
-        _tint(rgb, np.clip(lines / FURROW_M, 0, 1), (0.80, 0.68, 0.65))
+        # A photograph has some of them already.
+        _tint(rgb, np.clip(lines / FURROW_M, 0, 1) * (1.0 if skin.photo is None else 0.4), (0.80, 0.68, 0.65))
         # A photograph shows its own lips, and its own dark hollows.
         if skin.photo is None or skin.lipstick or skin.borrowed:
             self._lips(rgb, skin, rng)

@@ -159,7 +159,7 @@ UPPER, LOWER = "Upper_Clothing", "Lower_Clothing"
 GARMENTS = {
     "t_shirt": Garment(UPPER, sleeve=0.42, hem=0.42, neck=1.24, scoop=0.3, ease_m=(0.003, 0.028), snug=(0.1, 0.9, 0.9)),
     "shirt": Garment(
-        UPPER, sleeve=1.0, hem=0.36, neck=1.08, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
+        UPPER, sleeve=1.0, hem=0.36, neck=1.2, ease_m=(0.005, 0.028), thick_m=0.002, snug=(0.0, 0.25, 0.9)
     ),
     "jumper": Garment(
         UPPER, sleeve=1.0, hem=0.45, neck=1.16, scoop=0.25, ease_m=(0.007, 0.034), thick_m=0.005, snug=(0.1, 0.2, 0.3)

@@ -154,8 +154,8 @@ def _collar(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.
         (_flat(0.003, azimuth), stand + 0.002),
         (_flat(0.008, azimuth), stand - 0.003),
         (0.016 + 0.006 * point, stand - 0.030 - 0.016 * point),
-        (0.020 + 0.012 * point, stand - 0.042 - 0.032 * point),
-        (0.018 + 0.011 * point, stand - 0.043 - 0.032 * point),
+        (0.020 + 0.010 * point, stand - 0.040 - 0.024 * point),
+        (0.018 + 0.009 * point, stand - 0.041 - 0.024 * point),
         (0.012 + 0.006 * point, stand - 0.026 - 0.014 * point),
     ]
 
