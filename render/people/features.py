@@ -28,6 +28,8 @@ KINDS = {
 # hollow. Teeth within TOOTH_M of each other along the row move as one.
 LOW, FRONT_M, TOOTH_M = 0.065, 0.015, 0.006
 BEHIND_LIPS_M, ROOM_M, MOST_M = 0.002, 0.001, 0.008
+# Roots may go so far into the lip before them, which is twice as thick and more.
+GUM_M = 0.003
 # Lashes on a quad of their strip, and half their width at root and tip, as shares of its width.
 LASHES, ROOT, TIP = 5, 0.06, 0.010
 
@@ -70,7 +72,7 @@ def _brought(posed: Posed, upper: np.ndarray, seam: list[int]) -> np.ndarray:
     behind = at[:, 1] - np.interp(aside, middle, lips[:, 1]) - BEHIND_LIPS_M
     # What is farther back than the front teeth keeps its place behind them.
     most = min(float(behind[aside < 0.5 * middle.max()].min()), MOST_M)
-    ahead = np.where(bites, _clearance(at, skin, 1) - ROOM_M, np.inf)
+    ahead = _clearance(at, skin, 1) + np.where(bites, -ROOM_M, GUM_M)
     room = np.clip(np.minimum(np.minimum(behind, ahead), most), 0, None)
     # Of all that is near along the row, then smooth along it: never more than each has room for, and no tooth tilts.
     close = np.abs(at[:, :1] - at[:, 0]) < TOOTH_M
