@@ -293,6 +293,20 @@ def test_the_red_of_mouth_and_sockets_stays_inside(body, charts, tmp_path):
     assert red[beside].max() < 1.2 * np.median(red[~inner])
 
 
+def test_pictures_that_are_no_skins_are_refused_by_name(charts, tmp_path):
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "night.png")
+    Image.fromarray(np.full((64, 64, 3), 120, np.uint8)).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) * 2 // 3])
+    for name in ("night.png", "cut.png"):
+        with pytest.raises(InputError, match=f"{name}.*take it out of the folder"):
+            charts.materials(skin(photo=str(tmp_path / name)))
+    for mode in ("L", "RGBA", "I;16"):
+        file = tmp_path / f"{mode[0]}.png"
+        Image.new(mode, (70, 50), 9999 if mode == "I;16" else 120 if mode == "L" else (150, 120, 100, 255)).save(file)
+        assert charts.materials(skin(photo=str(file)))["head"].base_color_texture.dtype == np.uint8
+
+
 def test_a_mans_picture_on_a_woman_has_no_beard(body, charts, tmp_path):
     high = place(body, "tip_of_nose")[2] - 0.02
     masks = charts.face.masks

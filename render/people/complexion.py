@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from manifests.errors import InputError, PhotoError
 from manifests.photo import decode
 from render.people.body import groups
 from render.people.chart import Chart, base_places, base_uv, body_chart, cavities, head_chart
@@ -58,6 +59,8 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
 
 # What a photographed skin may be to its own cheeks.
 PHOTO_RANGE = (0.05, 1.8)
+# Linear light of the darkest cheeks that a photographed skin may have.
+DARKEST = 0.003
 # Pixels from an island's edge on, of a picture of 2048, that show its own skin.
 RIM_PX = 3
 # Texels of the head's chart that a cavity's colour keeps from the skin round it.
@@ -217,16 +220,27 @@ class Complexions:
         return below
 
     def _photo(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) float32 linear RGB of the photographed skin, and (3,) the mean of its cheeks and forehead."""
+        """(H, W, 3) float32 linear RGB of the photographed skin, and (3,) the mean of its cheeks and forehead. Raises InputError
+        where the file cannot be decoded or shows no face there.
+        """
         assert skin.photo is not None
-        photo = linear8(decode(Path(skin.photo).read_bytes())[0])
+        file = Path(skin.photo)
+        try:
+            photo = linear8(decode(file.read_bytes())[0])
+        except PhotoError as error:
+            raise InputError(f"skins.textures: {file.name}: {error}; take it out of the folder") from None
         beside, inside = self._rims(*photo.shape[:2])
         photo.reshape(-1, 3)[beside] = photo.reshape(-1, 3)[inside]
         at, m = self._base_at[::4, ::4], self.face.masks
         weight = (m["cheeks"] + m["forehead"])[::4, ::4]
         row = np.clip(((1 - at[..., 1]) * photo.shape[0]).astype(int), 0, photo.shape[0] - 1)
         column = np.clip((at[..., 0] * photo.shape[1]).astype(int), 0, photo.shape[1] - 1)
-        return photo, (photo[row, column] * weight[..., None]).sum((0, 1)) / weight.sum()
+        bare = (photo[row, column] * weight[..., None]).sum((0, 1)) / weight.sum()
+        if bare.min() < DARKEST:
+            raise InputError(
+                f"skins.textures: {file.name} is black where cheeks and forehead are on the base mesh's map; take it out of the folder"
+            )
+        return photo, bare
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - one object per process
     def _rims(self, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
