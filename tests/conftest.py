@@ -34,6 +34,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten(request: pytest.FixtureRequest):
+    """What one file's tests keep in caches of their own goes with the file: people are tens of megabytes each."""
+    yield
+    for found in vars(request.module).values():
+        if hasattr(found, "cache_clear") and found.__module__ == request.module.__name__:
+            found.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def body():
     """The parametric body, made once."""

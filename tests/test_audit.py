@@ -83,7 +83,7 @@ def test_labels_of_other_decisions_and_other_files_are_refused(tmp_path, decisio
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    "n", [pytest.param(40), pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
+    "n", [pytest.param(20), pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 )
 def test_a_runs_report_adds_up_and_its_audit_comes_back(tmp_path, shared, n):
     folder = tmp_path / "photos"

@@ -216,13 +216,13 @@ def test_a_breakdown_groups_by_what_rows_say():
 # (task, loss, head, steps, learning rate, and what the task's headline error must come to, training/judges.py).
 LEARNT = [
     ("depth", "affine", "light", 80, 4e-3, 0.004),
-    ("depth", "silog", "light", 80, 4e-3, 0.008),
-    ("normal", "cosine", "light", 80, 4e-3, 4.0),
+    pytest.param("depth", "silog", "light", 80, 4e-3, 0.008, marks=pytest.mark.soak),
+    pytest.param("normal", "cosine", "light", 80, 4e-3, 4.0, marks=pytest.mark.soak),
     ("normal", "cosine_gradient", "light", 80, 4e-3, 5.0),
     ("foreground", "matting", "light", 90, 1.5e-2, 0.015),
     ("parts", "cross_entropy_dice", "light", 110, 1e-2, 0.2),
     ("pose17", "udp", "sapiens2", 240, 1e-2, 0.05),
-    ("pose17", "integral", "sapiens2", 120, 6e-3, 0.04),
+    pytest.param("pose17", "integral", "sapiens2", 120, 6e-3, 0.04, marks=pytest.mark.soak),
     ("pointmap", "sapiens2", "light", 150, 1e-2, 0.12),
     ("albedo", "sapiens2", "light", 120, 1e-2, 0.06),
 ]

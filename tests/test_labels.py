@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -38,6 +39,7 @@ POOL = AnnyPeople(AnnySource(count=6), 11)
 SAPIENS = SETS["sapiens308"]
 
 
+@functools.cache
 def person(j: int) -> PersonMesh:
     return POOL.load(str(j), generator(4, "pose", j))
 
