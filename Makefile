@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/maquette run manifests/jobs/quickstart.yaml
 
 test: setup
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup
 
 soak: setup
 	$(BIN)/python -m pytest --timeout 7200 -m soak

@@ -11,6 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two workers a file's tests go to one, which makes their fixtures once, and all that start Ray go to the same
+    one: each such run takes the whole machine for its own.
+    """
+    for item in items:
+        module = item.getparent(pytest.Module).obj  # type: ignore[union-attr]
+        clusters = hasattr(module, "runs") or module.__name__.endswith("test_ray_source")
+        item.add_marker(pytest.mark.xdist_group("ray" if clusters else module.__name__))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """A shell's background job is started deaf to Ctrl-C, and so is every child that a test interrupts."""
