@@ -180,7 +180,7 @@ def camera(someone: PersonMesh, width: int, side: int, rng: np.random.Generator)
         way, rise = level / np.linalg.norm(level), float(np.clip(looks[2] / np.linalg.norm(level), -0.1, 0.25))
     target = np.array([eyes[0], eyes[1], (top[2] + chin[2]) / 2 - 0.06 * tall]) - ahead * 0.03
     aside = np.array([-way[1], way[0], 0])
-    wide = rng.uniform(1.7, 2.2) if side else 1.35 * 1.7 ** rng.beta(1.2, 1.2)
+    wide = rng.uniform(1.7, 2.2) if side else 1.3 * 1.5 ** rng.beta(1.2, 1.2)
     # ``aside`` is the camera's left; beside company there is room for it.
     slid = -0.25 * side if side else rng.uniform(-0.22, 0.22)
     target = target + aside * slid * tall * wide / 1.5 - np.array([0, 0, (wide - 1.35) * 0.3 * tall])
@@ -202,7 +202,7 @@ def _busy(view: Camera, light: Lighting) -> bool:
     )
     seen = lighting.behind(Scene([], small, lighting.metered(light, small), 0))
     shown = response.developed(seen, "srgb").mean(axis=2)
-    return float(shown.std()) > 30 and float(np.median(shown)) < 170
+    return float(shown.std()) > 30 and float(np.median(shown)) < 210
 
 
 def portrait(engine: BlenderEngine, number: int, width: int, skins: SkinPrior) -> np.ndarray:

@@ -123,7 +123,7 @@ def wall(kind: str, foot: np.ndarray, facing: np.ndarray, rng: np.random.Generat
     rgb = np.empty((round(P * TILE_M),) * 2 + (3,), np.float64)
     KINDS[kind](rng, rgb)
     # Dirt and age, in large and small.
-    rgb *= rng.uniform(0.3, 0.9) * np.exp(0.16 * _clouds(rng, 3) + 0.08 * _clouds(rng, 60, 3))[..., None]
+    rgb *= rng.uniform(0.6, 1.3) * np.exp(0.16 * _clouds(rng, 3) + 0.08 * _clouds(rng, 60, 3))[..., None]
     # What stands behind the person is not quite in focus.
     rgb = cv2.GaussianBlur(rgb, (0, 0), 0.006 * P, borderType=cv2.BORDER_REFLECT)
     srgb = np.clip(rgb, 0, 1) ** (1 / 2.2)

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from manifests.assets import AnnySource
 from manifests.bodies import PosePrior
@@ -29,7 +30,8 @@ from render.people.joints import rig_of
 from render.people.layers import Layers
 from render.people.outfit import Outfit, Wear, draw_outfit
 from render.people.pose import draw_pose
-from render.people.trims import CLOSE_M, MOST_LEAN_M, around, throat
+from render.people.shell import normals_of
+from render.people.trims import CLOSE_M, GAPS, MOST_LEAN_M, around, throat
 from tests.through import through
 
 pytestmark = pytest.mark.engine
@@ -147,6 +149,35 @@ def test_a_collar_leans_to_the_neck_and_never_into_it():
     straight, leant = (around(ring, t, up, "collar", 1.0, room)[0] for room in (0.0, lean[0.08]))
     gap = [np.linalg.norm(points[:, :2], axis=1).min() - 0.06 for points in (straight, leant)]
     assert 0 < gap[1] < 0.6 * gap[0]
+
+
+@pytest.mark.parametrize(("slot", "name"), [("top", "shirt"), ("coat", "coat")])
+def test_a_collars_fall_lies_on_its_cloth_and_its_fronts_run_outwards(slot, name):
+    for j in range(5):
+        _, body = posed(j)
+        outfit = Outfit(
+            (wear("bottom", "trousers"), wear("top", "shirt"), wear("coat", "coat"))[: 3 if slot == "coat" else 2]
+        )
+        dressed = _studio()[1].tailor.clothe(outfit, body)
+        rows, ring = len(GAPS["collar"]), 48
+        (collar,) = (p for p in dressed.pieces if p.kind == slot and len(p.vertices) == rows * ring)
+        points = collar.vertices.reshape(rows, ring, 3)
+        fronts = np.linalg.norm(points[:, 0] - points[:, -1], axis=1)
+        assert fronts[5] > (2 if slot == "top" else 1) * fronts[2] + 0.01, (
+            "points lie farther apart than the throat is wide"
+        )
+        (cloth,) = (w for w in dressed.worn if w.name == name and not w.tail)
+        normals = normals_of(cloth.points, cloth.cutout.quads)
+        far, i = cKDTree(cloth.points).query(points[4:6].reshape(-1, 3))
+        high = np.einsum("nc,nc->n", points[4:6].reshape(-1, 3) - cloth.points[i], normals[i])[far < 0.04]
+        assert len(high) > 80
+        # Along a row it is smoothed, over small folds.
+        low, most = np.quantile(high, [0.05, 0.95])
+        assert 0 < low < most < 0.016, (j, low, most)
+        # The pattern goes on as large as on the rest.
+        flat = np.linalg.norm(np.diff(collar.uv, axis=1), axis=2) * tile_m(wear(slot, name))
+        long = np.linalg.norm(np.diff(collar.vertices[collar.quads], axis=1), axis=2)
+        assert 0.8 < np.median(flat / np.maximum(long, 1e-6)) < 1.25
 
 
 def test_no_prior_undresses_anyone():

@@ -40,6 +40,30 @@ def drawn_in(points: np.ndarray, covered: np.ndarray, worn: Worn, reach_m: float
     return out
 
 
+def laid(rows: np.ndarray, worn: Worn, low_m: np.ndarray, high_m: np.ndarray) -> np.ndarray:
+    """``rows`` (M, R, 3) of a fold, each brought from ``low_m`` to ``high_m``, (M,), above the cloth of ``worn`` where that is
+    within REACH_M, and evenly so along the row: cloth's own small folds do not print through.
+    """
+    points = rows.reshape(-1, 3)
+    low, high = (np.repeat(limit, rows.shape[1]) for limit in (low_m, high_m))
+    cloth, out = worn.points, points.copy()
+    normals = normals_of(cloth, worn.cutout.quads)
+    reached, i = cKDTree(cloth).query(points, k=4, distance_upper_bound=REACH_M)
+    ok = np.isfinite(reached)
+    here, nearest = np.flatnonzero(ok[:, 0]), i[ok[:, 0], 0]
+    above = np.einsum("nc,nc->n", out[here] - cloth[nearest], normals[nearest])
+    out[here] -= normals[nearest] * np.clip(above - high[here], 0, None)[:, None]
+    for k in range(4):
+        here, j = np.flatnonzero(ok[:, k]), i[ok[:, k], k]
+        below = low[here] - np.einsum("nc,nc->n", out[here] - cloth[j], normals[j])
+        out[here] += normals[j] * np.clip(below, 0, REACH_M)[:, None]
+    moved = (out - points).reshape(rows.shape)
+    for _ in range(3):
+        padded = np.pad(moved, ((0, 0), (1, 1), (0, 0)), mode="edge")
+        moved = (padded[:, :-2] + padded[:, 2:] + 2 * moved) / 4
+    return rows + moved
+
+
 class Cover:
     """What the finished layers hide of the body."""
 

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from manifests.seeds import generator
 from render.people.body import Body, Posed, groups
-from render.people.cover import Cover, drawn_in
+from render.people.cover import Cover, drawn_in, laid
 from render.people.fabric import FABRICS, graphic, tile_m
 from render.people.footwear import SHOES, Feet, feet_of, sole, upper
 from render.people.garments import GARMENTS, Garment, drawn_cut, marks_of
@@ -21,12 +21,14 @@ from render.people.layers import Layers, Worn
 from render.people.outfit import Outfit, Wear
 from render.people.piece import Piece
 from render.people.shell import Shell, normals_of
-from render.people.trims import around, buttons, hemmed, neckline, overlay, throat
+from render.people.trims import along_it, around, buttons, hemmed, neckline, overlay, throat
 
 UNCOVERED = ("hand", "head")
 COLLARS = {"t_shirt": "rib", "jumper": "rib", "dress": "", "shirt": "collar", "coat": "lapel", "hoodie": "hood"}
 RIBBED = ("jumper", "hoodie")
 RIB_M = 0.05
+# How far above a shirt its collar's fall lies, at least and at most: its last four rows, trims.PROFILES.
+FALL_M = np.array([(0.0045, 0.009), (0.0045, 0.009), (0.0025, 0.007), (0.0025, 0.007)])
 
 
 @dataclasses.dataclass
@@ -193,14 +195,21 @@ class Tailor:
             up /= np.linalg.norm(up)
             room = throat(ring, up, posed.vertices[self._neck], size)
             points, quads = around(ring, azimuth, up, collar, size, room)
+            if collar in ("collar", "lapel"):
+                # Its fall's outside and inside, down to the edge, lie on the cloth.
+                rows = points.reshape(-1, len(ring), 3)
+                rows[4:] = laid(rows[4:], worn, size * FALL_M[:, 0], size * FALL_M[:, 1])
             # A shirt's collar stands inside a coat's; its fall lies under the coat's front.
             falls = (np.arange(len(points)) >= len(points) // 2) & (collar == "collar")
             own = next(k for k, other in enumerate(layers.worn) if other is worn)
             for outer in layers.worn[own + 1 :]:
                 if not outer.tail:
                     points = drawn_in(points, falls, outer)
+            uv = None
+            if collar in ("collar", "lapel"):
+                uv = along_it(points.reshape(-1, len(ring), 3), quads) / tile_m(wear)
             name = f"{kind}_rib" if collar == "rib" else kind
-            made.append(Piece(name, points, quads.astype(np.int32), garment.part, None))
+            made.append(Piece(name, points, quads.astype(np.int32), garment.part, uv))
         cloth = sheet.posed.copy()
         cloth[worn.cutout.i] = worn.points
         front = (sheet.rest_normals[:, 1] < -0.1) & (marks.arm < 0.05)

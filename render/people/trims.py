@@ -101,31 +101,38 @@ def around(
     """Points (N, 3) and quads (Q, 4) of a collar of ``kind`` on a ``ring`` (R, 3); ``up``: (3,) along the neck. ``room``:
     (R,) as of `throat`.
     """
-    middle = ring.mean(axis=0)
-    out = ring - middle
-    out -= np.outer(out @ up, up)
-    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
-    back = (1 - np.cos(azimuth)) / 2
-    rows = PROFILES[kind](azimuth, back)
-    lean = LEANS.get(kind, (0.0,) * len(rows))
-    points = np.stack(
-        [ring + out * (o * size - share * room)[:, None] + np.outer(u * size, up) for (o, u), share in zip(rows, lean)]
-    )
+    closed = kind not in GAPS
     n = len(ring)
-    keep = np.arange(n)
-    closed = kind not in ("collar", "lapel")
-    if not closed:
-        points = points[:, np.abs(azimuth) > GAP[kind]]
-        azimuth = azimuth[np.abs(azimuth) > GAP[kind]]
-        # From the left of the gap round the back to its right.
-        points = points[:, np.argsort(np.mod(azimuth, 2 * np.pi), kind="stable")]
-        n = points.shape[1]
-        keep = np.arange(n - 1)
+    # Of an open collar from the left of its gap round the back to the right: each row by its own gap, so that its front edges
+    # run from the throat outwards to the points.
+    along = azimuth if closed else np.linspace(0, 2 * np.pi, n)
+    rows = PROFILES[kind](np.mod(along + np.pi, 2 * np.pi) - np.pi, (1 - np.cos(along)) / 2)
+    lean, gaps = LEANS.get(kind, (0.0,) * len(rows)), GAPS.get(kind, (0.0,) * len(rows))
+    middle, room = ring.mean(axis=0), np.broadcast_to(room, n)
+    made = []
+    for (o, u), share, gap in zip(rows, lean, gaps):
+        at = along if closed else gap + along * (1 - gap / np.pi)
+        here = np.stack([np.interp(at, azimuth, ring[:, c], period=2 * np.pi) for c in range(3)], axis=1)
+        out = here - middle
+        out -= np.outer(out @ up, up)
+        out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+        inwards = share * np.interp(at, azimuth, room, period=2 * np.pi)
+        made.append(here + out * (o * size - inwards)[:, None] + np.outer(u * size, up))
+    points = np.stack(made)
+    keep = np.arange(n if closed else n - 1)
     i, j = np.meshgrid(np.arange(len(rows) - 1), keep, indexing="ij")
     k = (j + 1) % n
     quads = np.stack([i * n + j, i * n + k, (i + 1) * n + k, (i + 1) * n + j], axis=2).reshape(-1, 4)
     # A fall is drawn from the inside over to the outside, a band the other way round.
     return points.reshape(-1, 3), quads if closed else quads[:, ::-1]
+
+
+def along_it(rows: np.ndarray, quads: np.ndarray) -> np.ndarray:
+    """(Q, 4, 2) metres along and across an open collar, whose ``rows`` (M, R, 3) and ``quads`` are those of `around`."""
+    steps = np.linalg.norm(np.diff(rows, axis=1), axis=2).mean(axis=0)
+    across = np.linalg.norm(np.diff(rows, axis=0), axis=2).mean(axis=1)
+    u, v = np.append(0.0, np.cumsum(steps)), np.append(0.0, np.cumsum(across))
+    return np.stack(np.broadcast_arrays(u, v[:, None]), axis=2).reshape(-1, 2)[quads]
 
 
 def _flat(value: float, azimuth: np.ndarray) -> np.ndarray:
@@ -146,7 +153,7 @@ def _rib(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.nda
 
 def _collar(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """A stand and a fall, its points in front."""
-    point = np.exp(-(((np.abs(azimuth) - 0.42) / 0.30) ** 2))
+    point = np.exp(-((azimuth / 0.42) ** 2))
     stand = 0.020 + 0.014 * back
     return [
         (_flat(-0.003, azimuth), _flat(-0.012, azimuth)),
@@ -176,7 +183,11 @@ def _hood(azimuth: np.ndarray, back: np.ndarray) -> list[tuple[np.ndarray, np.nd
 
 
 PROFILES = {"rib": _rib, "collar": _collar, "lapel": _lapel, "hood": _hood}
-GAP = {"collar": 0.16, "lapel": 0.34}
+# Radians from the middle of the front to where each row of a profile ends.
+GAPS = {
+    "collar": (0.04, 0.04, 0.05, 0.07, 0.28, 0.50, 0.50, 0.28),
+    "lapel": (0.30, 0.30, 0.30, 0.32, 0.44, 0.56, 0.56, 0.44),
+}
 # How far a stand reaches up, how close to the neck, how far it leans for that, and which share of it each row of a profile takes.
 STAND_M, CLOSE_M, MOST_LEAN_M = 0.026, 0.006, 0.03
 LEANS = {"collar": (0.0, 0.9, 1.0, 1.0, 0.6, 0.3, 0.3, 0.5), "lapel": (0.0, 0.5, 0.6, 0.6, 0.4, 0.2, 0.2, 0.3)}
