@@ -20,8 +20,9 @@ from render.assets.anny import AnnyPeople, _studio
 from render.people import builds, face, joints, shape
 from render.people.anchors_face import Face
 from render.people.body import groups
-from render.people.features import GUM_M, ROOM_M, inner_pieces
+from render.people.features import inner_pieces
 from render.people.landmarks import landmarks
+from render.people.teeth import GUM_M, ROOM_M, enamel
 
 PEOPLE = 2000
 SKEWED = BodyPrior(
@@ -249,6 +250,36 @@ def test_an_open_jaw_takes_the_lower_teeth_along_and_shut_eyes_their_lashes():
     )
     assert shut[left, 2].min() < -0.005
     assert np.abs(shut[right]).max() < 0.001
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("row", ["upper", "lower"])
+def test_teeth_are_as_wide_as_teeth_are_and_end_in_gums(row):
+    body, _ = _studio()
+    posed = body.posed({"age": 0.67, "gender": 0.5}, {})
+    pieces = inner_pieces(posed, Face(body.template, groups()).upper_seam())
+    teeth = next(p for p in pieces if p.kind == "teeth")
+    mine = np.isin(teeth.quads, np.unique(groups()[f"helper-{row}-teeth"])).all(axis=1)
+    uv, at = teeth.uv[mine].reshape(-1, 2), posed.rest[teeth.quads[mine]].reshape(-1, 3)
+    picture = enamel(30.0, 5).base_color_texture[..., :3].astype(float)
+    high, wide = picture.shape[:2]
+    assert ((uv >= 0) & (uv <= 1)).all()
+    half = (uv[:, 1] > 0.5) == (row == "upper")
+    assert half.all(), "each row has its own half of the picture"
+    # Along the front, what the picture's gaps enclose is as wide as in Wheeler's tables, mm, give or take a fifth.
+    line = picture[round(high * (0.5 - 0.12 if row == "upper" else 0.5 + 0.12))].mean(axis=1)
+    gaps = [k for k in range(2, wide - 2) if line[k] == line[k - 2 : k + 3].min() and line[k] < 0.8 * np.median(line)]
+    middle = min(range(len(gaps)), key=lambda k: abs(gaps[k] - wide / 2))
+    outer = at[:, 1] < np.quantile(at[:, 1], 0.35)
+    order = np.argsort(uv[outer, 0])
+    across = 1e3 * np.interp(np.array(gaps[middle - 2 : middle + 3]) / wide, uv[outer, 0][order], at[outer, 0][order])
+    incisor = {"upper": 8.5, "lower": 5.0}[row]
+    assert len(gaps) >= 13
+    assert np.diff(across)[1:3] == pytest.approx(incisor, rel=0.25)
+    # Red at the roots, hardly so at the edge.
+    redness = picture[..., 0] / picture[..., 2]
+    root, edge = (0.05, 0.45) if row == "upper" else (0.95, 0.55)
+    assert np.median(redness[round(high * root)]) > 1.6 > 1.25 > np.median(redness[round(high * edge)])
 
 
 @pytest.mark.engine

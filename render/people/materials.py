@@ -11,6 +11,7 @@ from render.people.fabric import material, ribbed
 from render.people.hair import tinted
 from render.people.identity import Look
 from render.people.outfit import SOLES, Outfit, linear
+from render.people.teeth import enamel
 from render.scene import Material
 
 GREY = (0.5, 0.5, 0.5)
@@ -38,6 +39,7 @@ def materials_of(look: Look, complexions: Complexions, actions: dict[str, float]
         found |= complexions.materials(look.complexion, moved_lines(actions))
         found["head"] = tinted(found["head"], look.hair, complexions.at)
         found |= materials_of_things(look.things)
+        found["teeth"] = enamel(look.shape.age_years, look.complexion.seed)
         found |= eye_materials(look.iris, look.pupil, round(look.shape.age_years), look.complexion.seed)
     return found
 
