@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 from scipy import stats
 from scipy.sparse import coo_matrix
@@ -151,6 +152,24 @@ def test_a_collar_leans_to_the_neck_and_never_into_it():
     assert 0 < gap[1] < 0.6 * gap[0]
 
 
+def test_collars_of_heavy_and_bent_necks_stay_outside():
+    skin = groups()["body"]
+    rows = len(GAPS["collar"])
+    for j in range(12):
+        _, body = posed(j)
+        dressed = _studio()[1].tailor.clothe(Outfit((wear("bottom", "trousers"), wear("top", "shirt"))), body)
+        (collar,) = (p for p in dressed.pieces if p.kind == "top" and len(p.vertices) == rows * 48)
+        near = np.linalg.norm(body.vertices[skin].mean(axis=1) - collar.vertices.mean(axis=0), axis=1) < 0.25
+        triangles = np.concatenate([skin[near][:, :3], skin[near][:, [0, 2, 3]]])
+        solid = trimesh.Trimesh(body.vertices, triangles, process=False)
+        at, face = trimesh.sample.sample_surface(solid, 60_000, seed=1)
+        far, i = cKDTree(at).query(collar.vertices)
+        out = np.einsum("nc,nc->n", collar.vertices - at[i], solid.face_normals[face[i]])
+        # The first row lies under the shirt. An infant's chin on its chest leaves no room for any.
+        inside = (np.sign(out) * far < -0.001)[48:]
+        assert inside.mean() < 0.025, (j, inside.mean())
+
+
 @pytest.mark.parametrize(("slot", "name"), [("top", "shirt"), ("coat", "coat")])
 def test_a_collars_fall_lies_on_its_cloth_and_its_fronts_run_outwards(slot, name):
     for j in range(5):
@@ -173,7 +192,8 @@ def test_a_collars_fall_lies_on_its_cloth_and_its_fronts_run_outwards(slot, name
         assert len(high) > 80
         # Along a row it is smoothed, over small folds.
         low, most = np.quantile(high, [0.05, 0.95])
-        assert 0 < low < most < 0.016, (j, low, most)
+        # One of them has the chin on the collar.
+        assert -0.001 < low < most < 0.016, (j, low, most)
         # The pattern goes on as large as on the rest.
         flat = np.linalg.norm(np.diff(collar.uv, axis=1), axis=2) * tile_m(wear(slot, name))
         long = np.linalg.norm(np.diff(collar.vertices[collar.quads], axis=1), axis=2)

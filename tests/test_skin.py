@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 
 from manifests.assets import AnnySource
 from manifests.bodies import BodyPrior
-from manifests.errors import InputError
+from manifests.errors import AssetError, InputError
 from manifests.frames import look_at, to_camera
 from manifests.keypoints import SETS
 from manifests.parts import ID
@@ -293,18 +293,68 @@ def test_the_red_of_mouth_and_sockets_stays_inside(body, charts, tmp_path):
     assert red[beside].max() < 1.2 * np.median(red[~inner])
 
 
-def test_pictures_that_are_no_skins_are_refused_by_name(charts, tmp_path):
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "night.png")
-    Image.fromarray(np.full((64, 64, 3), 120, np.uint8)).save(tmp_path / "cut.png")
-    whole = (tmp_path / "cut.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) * 2 // 3])
-    for name in ("night.png", "cut.png"):
-        with pytest.raises(InputError, match=f"{name}.*take it out of the folder"):
-            charts.materials(skin(photo=str(tmp_path / name)))
-    for mode in ("L", "RGBA", "I;16"):
-        file = tmp_path / f"{mode[0]}.png"
-        Image.new(mode, (70, 50), 9999 if mode == "I;16" else 120 if mode == "L" else (150, 120, 100, 255)).save(file)
-        assert charts.materials(skin(photo=str(file)))["head"].base_color_texture.dtype == np.uint8
+def test_pictures_that_are_no_skins_are_refused_by_name_before_any_work(tmp_path):
+    folder = tmp_path / "skins"
+    folder.mkdir()
+    prior = SkinPrior(textures="skins")
+
+    def said() -> str:
+        with pytest.raises(InputError) as found:
+            AnnyPeople(AnnySource(count=2, skins=prior), 5, tmp_path).identities()
+        return str(found.value)
+
+    night, cut, tiny = (folder / f"{name}.png" for name in ("night", "cut", "tiny"))
+    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(night)
+    assert "night.png" in said()
+    assert "black where cheeks" in said()
+    night.unlink()
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(100, 140, (300, 300, 3), np.uint8)).save(cut)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    assert "cut.png" in said()
+    cut.unlink()
+    Image.new("RGB", (300, 60), (150, 120, 100)).save(tiny)
+    assert "tiny.png: too_small: 300x60 pixels, 256 needed; take it out of the folder" in said()
+
+
+def test_a_skin_that_goes_while_people_are_made_costs_who_wears_it_alone(tmp_path):
+    (tmp_path / "skins").mkdir()
+    file = tmp_path / "skins" / "young_male.png"
+    Image.new("RGB", (256, 256), (150, 120, 100)).save(file)
+    body = BodyPrior(age_years={"20-30": 1}, sex={"male": 1})
+    pool = AnnyPeople(AnnySource(count=2, body=body, skins=SkinPrior(textures="skins")), 5, tmp_path)
+    file.unlink()
+    with pytest.raises(AssetError, match=r"anny/000001: a fabric or skin .*young_male\.png.*put it back"):
+        pool.load("1", generator(1, "pose"))
+
+
+def test_a_skins_picture_is_the_same_in_every_mode_and_size(charts, tmp_path):
+    def cheeks(file) -> np.ndarray:
+        texture = charts.materials(skin(photo=str(file)))["head"].base_color_texture[..., :3]
+        return texture[charts.face.masks["cheeks"] > 0.5].mean(axis=0)
+
+    modes = {"L": 120, "RGBA": (120, 120, 120, 255), "I;16": 120 * 257, "RGB": (120, 120, 120)}
+    found = []
+    for mode, colour in modes.items():
+        file = tmp_path / f"{mode[0]}{len(mode)}.png"
+        Image.new(mode, (260, 300), colour).save(file)
+        found.append(cheeks(file))
+    Image.new("RGB", (33_000, 256), modes["RGB"]).save(tmp_path / "wide.png")
+    found.append(cheeks(tmp_path / "wide.png"))
+    assert np.ptp(found, axis=0).max() < 1
+
+
+def test_dark_peoples_palms_are_pale_under_a_photographed_skin_too(body, charts, tmp_path):
+    flat = painted(body, tmp_path / "young_male.png", lambda at: np.broadcast_to([120.0, 90, 70], at.shape))
+    inner, back = charts.palms > 0.9, charts.palms < 0.01
+    for tone, least in ((10, 2.5), (2, 0.95)):
+        made = [
+            charts.materials(skin(tone=tone, photo=photo))["skin"].base_color_texture[..., 0].astype(float)
+            for photo in (flat, None)
+        ]
+        shades = [(texture[inner] / 255).mean() ** 2.2 / (texture[back] / 255).mean() ** 2.2 for texture in made]
+        assert min(shades) > least, (tone, shades)
 
 
 def test_a_mans_picture_on_a_woman_has_no_beard(body, charts, tmp_path):
@@ -335,7 +385,7 @@ def test_users_skins_go_to_whom_their_names_suit_with_their_licence(tmp_path):
     assert suited((), skin(), "female") is None
     folder = tmp_path / "skins"
     folder.mkdir()
-    Image.new("RGB", (64, 64), (160, 120, 100)).save(folder / "young_female.png")
+    Image.new("RGB", (256, 256), (160, 120, 100)).save(folder / "young_female.png")
     prior = SkinPrior(textures="skins", licence="CC-BY-4.0", consent="given")
     body = BodyPrior(age_years={"20-30": 1}, skin_tone={2: 1})
     pool, plain = (AnnyPeople(AnnySource(count=2, body=body, skins=s), 5, tmp_path) for s in (prior, SkinPrior()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from manifests.assets import AnnySource
 from manifests.clothes import ClothesPrior
+from manifests.errors import AssetError, InputError, PhotoError
 from manifests.keypoints import SETS
 from manifests.seeds import generator
 from manifests.skins import SkinPrior
@@ -19,7 +21,7 @@ from render.people import builds
 from render.people.body import Body, groups
 from render.people.doll import Doll
 from render.people.eyes import widened
-from render.people.fabric import own_pictures
+from render.people.fabric import own_pictures, picture
 from render.people.held import grasp, in_the_way, placed
 from render.people.held import pieces as in_hand
 from render.people.identity import Look, draw_look
@@ -50,21 +52,39 @@ class AnnyPeople:
         self._motions = Motions(source.pose.motions, root)
 
     def identities(self) -> list[tuple[str, str, str]]:
-        """(id, key, sha256 of what the identity is drawn from)."""
+        """(id, key, sha256 of what the identity is drawn from). Raises InputError for a fabric or skin that cannot be worn: each is
+        looked at here, before any work.
+        """
+        self._check_pictures()
         rows = []
         settings = self._source.model_dump_json(exclude={"count"}) + self._motions.sha256()
         settings += "".join(sha for _, sha in self._fabrics + self._skins)
         for j in range(self._source.count):
             made_from = f"anny {self._version}/{self._seed}/{j}/{settings}".encode()
-            rows.append((f"anny/{j:06d}", str(j), hashlib.sha256(made_from).hexdigest()))
+            rows.append((_id(j), str(j), hashlib.sha256(made_from).hexdigest()))
         return rows
+
+    def _check_pictures(self) -> None:
+        looks: list[tuple[str, list[tuple[str, str]], Callable[[str], object]]] = [
+            ("clothes.textures", self._fabrics, picture)
+        ]
+        if self._skins:
+            looks.append(("skins.textures", self._skins, _studio()[1].complexions.bare))
+        for key, files, look in looks:
+            for file, _ in files:
+                try:
+                    look(file)
+                except PhotoError as error:
+                    raise InputError(f"{key}: {Path(file).name}: {error}; take it out of the folder") from None
 
     def load(self, key: str, rng: np.random.Generator) -> PersonMesh:
         """Identity ``key`` in a pose drawn from ``rng``: feet on z = 0, hips over the origin, facing -y, metres."""
         return self.labelled(key, rng)[0]
 
     def labelled(self, key: str, rng: np.random.Generator) -> tuple[PersonMesh, dict[str, np.ndarray]]:
-        """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent."""
+        """``load``, and every keypoint set by name: (J, 3) float64 metres, NaN where absent. Raises AssetError where a fabric or
+        skin cannot be read any more.
+        """
         fabrics = tuple(path for path, _ in self._fabrics)
         source = self._source
         look = draw_look(
@@ -106,8 +126,13 @@ class AnnyPeople:
         ground = min(float(p.vertices[p.quads.ravel(), 2].min()) for p in pieces if len(p.quads))
         hips = posed.keypoints[11:13].mean(axis=0)
         shift = -np.array([hips[0], hips[1], ground])
-        identity_id = f"anny/{int(key):06d}"
-        mesh = assemble(pieces, look, shift, _parts(), pose.actions)
+        identity_id = _id(key)
+        try:
+            mesh = assemble(pieces, look, shift, _parts(), pose.actions)
+        except (PhotoError, OSError) as error:
+            raise AssetError(
+                identity_id, f"a fabric or skin that it wears cannot be read ({error}); put it back"
+            ) from None
         strands = [shifted(s, shift) for s in strands]
         hair = np.concatenate([np.zeros((0, 3)), *(s.points.reshape(-1, 3) for s in strands)])
         top, chin = head_marks(mesh, hair, posed.vertices[body.skull] + shift)
@@ -175,6 +200,10 @@ def _parts() -> Parts:
     """The classes of its surface."""
     body, _ = _studio()
     return Parts(body.template, groups(), body.bone_names, body.weights, body.weight_bones)
+
+
+def _id(number: str | int) -> str:
+    return f"anny/{int(number):06d}"
 
 
 def told(look: Look) -> dict[str, Any]:

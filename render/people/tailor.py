@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from manifests.seeds import generator
 from render.people.body import Body, Posed, groups
-from render.people.cover import Cover, drawn_in, laid
+from render.people.cover import Cover, clear, drawn_in, laid
 from render.people.fabric import FABRICS, graphic, tile_m
 from render.people.footwear import SHOES, Feet, feet_of, sole, upper
 from render.people.garments import GARMENTS, Garment, drawn_cut, marks_of
@@ -29,6 +29,10 @@ RIBBED = ("jumper", "hoodie")
 RIB_M = 0.05
 # How far above a shirt its collar's fall lies, at least and at most: its last four rows, trims.PROFILES.
 FALL_M = np.array([(0.0045, 0.009), (0.0045, 0.009), (0.0025, 0.007), (0.0025, 0.007)])
+# How far a collar keeps from skin.
+FREE_M = 0.0015
+# Nothing of a collar is farther from the middle of its ring.
+AROUND_M = 0.3
 
 
 @dataclasses.dataclass
@@ -57,6 +61,7 @@ class Tailor:
         _, nearest = cKDTree(tights).query(body.template[skin])
         self._under = np.full(len(body.template), -1)
         self._under[skin] = np.where(np.isin(limb[skin], UNCOVERED), -1, nearest)
+        self._skin = skin
         self._on_head = self._head & np.isin(np.arange(len(limb)), skin)
         self._neck = np.isin(limb, ("head", "neck")) & np.isin(np.arange(len(limb)), skin)
         self._eye = [np.unique(groups()[f"helper-{s}-eye"]) for s in "lr"]
@@ -86,7 +91,7 @@ class Tailor:
         vertices, left = cover.skin(posed.vertices, body)
         pieces: list[Piece] = []
         for worn in layers.worn:
-            pieces += self._pieces(layers, worn, by_name[worn.name], posed)
+            pieces += self._pieces(layers, worn, by_name[worn.name], posed, vertices)
         shoes = outfit.of("shoes")
         if shoes is not None:
             pieces += self._soles(layers, feet, shoes)
@@ -99,7 +104,8 @@ class Tailor:
             left &= ~(hat.inside[body] > 7).all(axis=1)
         return Dressed(pieces, vertices, left, hat, layers.worn, cover.covered())
 
-    def _pieces(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
+    def _pieces(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed, vertices: np.ndarray) -> list[Piece]:
+        """``vertices``: (V, 3) of the body, drawn in under hems."""
         cutout, garment = worn.cutout, worn.garment
         quads = cutout.quads
         flat = self._uv(layers, worn, wear)
@@ -125,7 +131,7 @@ class Tailor:
             Piece(f"{kind}_rib", points, quads[kept & rib], garment.part, uv[kept & rib], normals),
         ]
         if not worn.tail:
-            made += self._trims(layers, worn, wear, posed)
+            made += self._trims(layers, worn, wear, posed, vertices)
         return [p for p in made if len(p.quads)]
 
     def _paired(
@@ -184,7 +190,7 @@ class Tailor:
         own = np.linalg.norm(layers.sheet.rest[a] - layers.sheet.rest[b], axis=1)
         return float(own.mean() / np.linalg.norm(self.shell.template[a] - self.shell.template[b], axis=1).mean())
 
-    def _trims(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed) -> list[Piece]:
+    def _trims(self, layers: Layers, worn: Worn, wear: Wear, posed: Posed, vertices: np.ndarray) -> list[Piece]:
         shell, sheet, marks, garment = self.shell, layers.sheet, layers.marks, worn.garment
         made: list[Piece] = []
         kind, size = wear.slot, sheet.size
@@ -195,6 +201,10 @@ class Tailor:
             up /= np.linalg.norm(up)
             room = throat(ring, up, posed.vertices[self._neck], size)
             points, quads = around(ring, azimuth, up, collar, size, room)
+            # A heavy or a bent neck comes through.
+            near = self._skin[np.linalg.norm(vertices[self._skin] - ring.mean(axis=0), axis=1) < AROUND_M]
+            normals = normals_of(vertices, groups()["body"])[near]
+            points = clear(points.reshape(-1, len(ring), 3), vertices[near], normals, FREE_M * size).reshape(-1, 3)
             if collar in ("collar", "lapel"):
                 # Its fall's outside and inside, down to the edge, lie on the cloth.
                 rows = points.reshape(-1, len(ring), 3)
