@@ -105,14 +105,20 @@ def common(shapes: list[np.ndarray]) -> np.ndarray:
     return (mean - mean.min(axis=0)) / np.ptp(mean, axis=0).max() * (SIDE - 12) + 6
 
 
-def averaged(faces: list[tuple[np.ndarray, np.ndarray]], shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(SIDE, SIDE, 3) medians of stops, a* and b* of ``faces`` warped to ``shape``, and their mean picture, BGR in [0, 1]."""
+def averaged(
+    faces: list[tuple[np.ndarray, np.ndarray]], shape: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(SIDE, SIDE, 3) medians of stops, a* and b* of ``faces`` warped to ``shape``; their mean picture, BGR in [0, 1]; (N, 2)
+    standard deviations of each face's light, and of its difference from itself mirrored.
+    """
     net = Delaunay(shape)
     at = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2).astype(float)
     of = net.find_simplex(at)
     share = np.einsum("nij,nj->ni", net.transform[of, :2], at - net.transform[of, 2])
     share = np.column_stack([share, 1 - share.sum(axis=1)])
-    inside, maps, pictures = (of >= 0).reshape(SIDE, SIDE), [], []
+    inside, maps, pictures, light_of = (of >= 0).reshape(SIDE, SIDE), [], [], []
+    weight = inside.astype(np.float32)
+    both = inside & inside[:, ::-1]
     for crop, points in faces:
         where = np.einsum("nk,nkc->nc", share, points[net.simplices[of]]).reshape(SIDE, SIDE, 2).astype(np.float32)
         picture = cv2.remap(crop, where[..., 0], where[..., 1], cv2.INTER_LINEAR).astype(np.float32) / 255
@@ -122,7 +128,11 @@ def averaged(faces: list[tuple[np.ndarray, np.ndarray]], shape: np.ndarray) -> t
         values = np.dstack([stops, lab[..., 1:]])
         maps.append(values - np.median(values[inside], axis=0))
         pictures.append(picture)
-    return np.median(maps, axis=0), np.mean(pictures, axis=0)
+        broad = cv2.GaussianBlur(stops * weight, (0, 0), SIDE / 12) / np.maximum(
+            cv2.GaussianBlur(weight, (0, 0), SIDE / 12), 1e-3
+        )
+        light_of.append([broad[inside].std(), (broad - broad[:, ::-1])[both].std()])
+    return np.median(maps, axis=0), np.mean(pictures, axis=0), np.array(light_of)
 
 
 def main() -> None:
@@ -161,17 +171,22 @@ def main() -> None:
             ]
             line += f"  {kind} {np.median(values):.3f} +- {1.25 * np.std(values) / len(values) ** 0.5:.3f}"
         print(line)
+    for k, name in enumerate(("light varies", "light aside")):
+        told = "".join(f"  {kind} {np.median(v[:, k]):.2f} stops" for kind, (_, _, v) in results.items())
+        print(f"{name:16}{told}")
     apart = []
     for name, marks in PLACES.items():
         spots = np.rint(shape[list(marks)]).astype(int)
         values = {k: np.mean([m[y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1)) for x, y in spots], axis=0)
-                  for k, (m, _) in results.items()}  # fmt: skip
+                  for k, (m, _, _) in results.items()}  # fmt: skip
         apart.append(abs(values["made"][0] - values["photographs"][0]))
         print(
             f"{name:16}" + "".join(f"  {k} {v[0]:+.2f} stops a* {v[1]:+.1f} b* {v[2]:+.1f}" for k, v in values.items())
         )
     if given.picture:
-        rows = [np.hstack([mean, np.dstack([np.clip(m[..., 0] / 4 + 0.5, 0, 1)] * 3)]) for m, mean in results.values()]
+        rows = [
+            np.hstack([mean, np.dstack([np.clip(m[..., 0] / 4 + 0.5, 0, 1)] * 3)]) for m, mean, _ in results.values()
+        ]
         cv2.imwrite(str(given.picture), np.vstack(rows) * 255)
     print(f"{np.mean(apart):.2f} stops apart")
 

@@ -207,7 +207,12 @@ class Complexions:
         # A few pictures serve many people.
         _tint(rgb, _clouds(rng, 9, 4) * 0.6, (1.05, 0.88, 0.85))
         _tint(rgb, m["cheeks"], (1.12, 1.08, 1.08))
-        _tint(rgb, m["lash"] * (0.7 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
+        # Lit alike, such skins differ from photographs' faces where painted ones do, half as much; lashes are on them already.
+        _tint(rgb, m["above"], (0.84, 0.81, 0.80))
+        _tint(rgb, m["moustache"], (0.82, 0.81, 0.81))
+        _tint(rgb, m["under_eye"], (0.86, 0.84, 0.82))
+        _tint(rgb, m["nose"], (0.93, 0.90, 0.90))
+        _tint(rgb, m["lash"] * (0.4 - 0.1 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
         return below
 
     def _to_cheeks(self, skin: Skin, at: np.ndarray, side: int) -> np.ndarray:

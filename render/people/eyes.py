@@ -29,7 +29,7 @@ CORNEA_M, FILM_M = 0.0078, 0.00012
 IOR, ROUGH = 1.376, 0.22
 # Linear RGB of a grown eye's white, and the share of its light that the upper lashes take next to the lid of an eye that looks
 # ahead: it is painted on the ball.
-WHITE, LASHED = (0.43, 0.40, 0.375), 0.5
+WHITE, LASHED = (0.50, 0.47, 0.445), 0.4
 SIDES = ("helper-l-eye", "helper-r-eye")
 
 

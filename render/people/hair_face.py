@@ -34,7 +34,7 @@ def brows(
     scalp: Scalp, head: Head, points: np.ndarray, normals: np.ndarray, thick: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, Roots]:
     """(N, K, 3) metres. ``points``, ``normals``: (C, 3) of the fine skin. ``thick``: 0 sparse to 1 bushy."""
-    roots = scalp.roots(rng, int(500 + 900 * thick), brow(scalp.at) ** (1.5 - 0.7 * thick))
+    roots = scalp.roots(rng, int(400 + 720 * thick), brow(scalp.at) ** (1.5 - 0.7 * thick))
     at, n = roots.at, scalp.on(roots, normals)
     x = np.abs(at[:, 0])
     out = np.clip((x - 0.07) / 0.4, 0, 1)

@@ -22,10 +22,10 @@ from render.people.skin import Skin, draw_skin, photographed
 # CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
 # albedo would be chalk and coal: lightness is brought into the range that spectrophotometers find on faces, with the redness
 # and yellowness they find there (about 28 to 70, a* 9 to 10.5, b* 12 to 16; Xiao et al. 2017, Skin Research and Technology);
-# theirs of b* is 3 to 5.5 lower and of a* half higher, since by theirs faces came out yellower than photographs (b* 20 for 15
-# in one measurement of medians, 15 for 11 in another with a* 15 for 13).
+# b* of the dark is 3 lower, since by theirs dark faces came out yellower than photographs (16 for 11), and the light ones' is
+# theirs: 5 lower, it gave 11 where photographs have 17.
 MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
-SKIN_LAB = np.array([[28.0, 10.0, 9.0], [70.0, 11.0, 10.5]])
+SKIN_LAB = np.array([[28.0, 10.0, 8.0], [70.0, 11.0, 15.0]])
 # Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone.
 IRIS_SRGB = ["2c1810", "3b2314", "5a3a1e", "6b5a2e", "6b7a4b", "4f6f8f", "7d8a94"]
 
