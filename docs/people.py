@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from manifests.assets import AnnySource
 from manifests.bodies import PosePrior
-from manifests.frames import look_at
+from manifests.frames import camera_centre, camera_rays, look_at
 from manifests.job import Engine
 from manifests.priors import LightPrior
 from manifests.seeds import generator
@@ -25,6 +26,8 @@ from render.strands import merged, merging
 ROWS, ACROSS = 4, 10
 # Metres between neighbours and between rows.
 ASIDE, BEHIND = 1.0, 1.5
+# Side of a slab of the ground, and half the width of what is between two, metres.
+SLAB_M, JOINT_M = 0.6, 0.007
 SEED = 11
 # What people do on a square.
 STREET = PosePrior(
@@ -63,17 +66,34 @@ def camera(width: int) -> Camera:
     return Camera(K, look_at(middle + np.array([0.0, -22.0, 10.5]), middle), width, height, "full", "photographic")
 
 
+def paving(view: Camera, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 sRGB: worn concrete slabs on the ground, as ``view`` sees them."""
+    rays = camera_rays(view.K, view.width, view.height) @ view.world_to_camera[:3, :3]
+    eye = camera_centre(view.world_to_camera)
+    at = (eye - rays * (eye[2] / rays[..., 2:]))[..., :2] / SLAB_M
+    # Rows are staggered; each slab has its own grey, dust and stains lie across them.
+    at[..., 0] += 0.5 * (np.floor(at[..., 1]) % 2)
+    slab = np.floor(at).astype(int) % 64
+    light = 0.17 * np.exp(0.10 * rng.normal(0, 1, (64, 64)))[slab[..., 0], slab[..., 1]]
+    for cells, much in ((0.9, 0.10), (6.0, 0.07), (40.0, 0.06)):
+        noise = rng.normal(0, 1, (256, 256))
+        light *= np.exp(much * map_coordinates(noise, np.moveaxis(at * cells, -1, 0), order=1, mode="grid-wrap"))
+    joint = np.abs(at - np.rint(at)).min(axis=-1) * SLAB_M
+    light *= 1 - 0.4 * np.clip(1.5 - joint / JOINT_M, 0, 1)
+    return response.developed(light[..., None] * [1.04, 1.0, 0.93], view.response)
+
+
 def main() -> None:
     width = int(sys.argv[1]) if len(sys.argv) > 1 else 1600
     samples = int(sys.argv[2]) if len(sys.argv) > 2 else 16
     prior = LightPrior()
     maps = lighting.environments(prior, Path())
     light = lighting.draw_lighting(prior, maps, generator(SEED, "light"))
-    light.strength = 0.55
-    way = np.array([0.45, 0.6, -0.9])
-    light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), 1.25, 8.0))
+    light.strength *= 0.5
+    way = np.array([0.55, 0.5, -1.2])
+    light.lamps.append(Lamp("sun", np.zeros(3), way / np.linalg.norm(way), 2.2, 1.5))
     view = camera(width)
-    ground = np.full((view.height, width, 3), 198, np.uint8)
+    ground = paving(view, generator(SEED, "ground"))
     people = crowd()
     people = merged(people, merging(people, view))
     scene = Scene(people, view, light, SEED, Backdrop("ground", ground, light.rights), True)

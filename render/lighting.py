@@ -30,7 +30,7 @@ BALANCED_SHARE = 0.75
 # No camera sees by a map that is all but black, nor before one that is a lamp.
 MOST_GAIN = 16.0
 # From so many pixels a texel on the background is out of focus; radius of the disc.
-COARSE_PX, OPEN_TEXELS = 3.0, 0.8
+COARSE_PX, OPEN_TEXELS = 3.0, 0.7
 # Columns of the map that Cycles lights by. At the most a texel (0.35 degrees) is narrower than the sun (0.53); reflections
 # in eyes show no more than the least.
 LEAST_PX, MOST_PX = 256, 1024
@@ -227,7 +227,9 @@ def behind(scene: Scene) -> np.ndarray:
     at = np.arange(-np.ceil(2 * OPEN_TEXELS), np.ceil(2 * OPEN_TEXELS) + 1)
     disc = np.clip(2 * OPEN_TEXELS + 0.5 - np.hypot(at[:, None], at), 0, 1)
     seen = cv2.filter2D(seen, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(seen, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
+    seen = cv2.resize(seen, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
+    # Without the creases of a linear ramp, and without a cubic one's black rings round lamps.
+    return cv2.GaussianBlur(seen, (0, 0), 0.35 * camera.width / width, borderType=cv2.BORDER_REFLECT)
 
 
 @functools.lru_cache(maxsize=64)

@@ -266,7 +266,7 @@ class Complexions:
             part = cv2.GaussianBlur(one[y0:y1, x0:x1], (0, 0), px / 2)
             peak = float(part.max())
             if peak > 0:
-                drawn = max(skin.wrinkles, LEAST.get(kind, 0.1) * grown, (0.5 + 0.5 * grown) * moved.get(kind, 0.0))
+                drawn = max(skin.wrinkles, LEAST.get(kind, 0.1) * grown, (0.2 + 0.8 * grown) * moved.get(kind, 0.0))
                 strength = depth * drawn * rng.uniform(0.6, 1.3)
                 lines[y0:y1, x0:x1] = np.maximum(lines[y0:y1, x0:x1], part / peak * np.float32(strength))
         return lines

@@ -88,7 +88,7 @@ def material(name: str, wear: Wear) -> Material:
     fabric = FABRICS[wear.fabric]
     made = Material(name, wear.colour, roughness=fabric.roughness, specular=fabric.specular)
     # What is finer than the creases in the mesh (folds.creases), less the stiffer the cloth is.
-    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 16.0, 0.010, True
+    made.bump, made.bump_scale, made.bump_m, made.bump_folds = 1.0 - 0.6 * fabric.stiff, 16.0, 0.006, True
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)

@@ -131,7 +131,7 @@ MIXES: dict[FaceFamily, dict[str, dict[str, float]]] = {
             "eyeSquint": 0.5,
             "mouthUpperUp": 1.0,
             "mouthLowerDown": 0.4,
-            "jawOpen": 0.26,
+            "jawOpen": 0.22,
         },
         "closed_smile": {"mouthSmile": 0.75, "mouthPress": 0.3, "mouthDimple": 0.5, "cheekSquint": 0.3},
         "delight": {

@@ -35,6 +35,8 @@ SHORT_M, SHORTEST = 0.1, 0.3
 HAIRY = 0.3
 # Of full hair's skin, what is seen of the roots' colour, how dark they are at their feet, and how dull it is.
 TINT, DEEP, DULL = 0.75, 0.6, 0.95
+# Of that, what a shaven head has.
+SHAVEN = 0.35
 # Seen of the colour on a bushy brow's skin, and how much darker than blond hair brows are; black ones are as the hair.
 BROW_TINT, BROW_DEEP, BLOND = 0.5, 0.45, 0.5
 TIP = 0.35
@@ -132,8 +134,9 @@ def cover(hair: HairLook, at: np.ndarray) -> np.ndarray:
     t = np.clip(ragged / FADE, 0, 1)
     density = t * t * (3 - 2 * t)
     if hair.crown > 0:
-        # Baldness spreads from the crown, and leaves a wreath.
-        away = np.linalg.norm((at - [0, 0.75, 0.95]) / [1.0, 1.3, 1.0], axis=1)
+        # Baldness spreads from the crown, forwards more and more, and leaves a wreath.
+        middle, reach = [0, 0.75 - 0.3 * hair.crown, 0.95], [1.0, 1.3 + 0.9 * hair.crown, 1.0]
+        away = np.linalg.norm((at - middle) / reach, axis=1)
         density *= np.clip((away - 0.75 * hair.crown) / 0.15, 0.02 * (1 - hair.crown), 1)
     return density
 
@@ -156,6 +159,9 @@ def tinted(head: Material, hair: HairLook, at: np.ndarray) -> Material:
 
     if hair.style is not None:
         tint(cover(hair, places), TINT, np.array(hair.color), hair.grey)
+    else:
+        # Shaven or cut to nothing: roots show through where hair would grow.
+        tint(SHAVEN * cover(hair, places), TINT, np.array(hair.own_color), hair.own_grey)
     tint(brow(places) * (0.2 + 0.8 * hair.brow), BROW_TINT, brow_color(hair), 0.5 * hair.own_grey)
     return dataclasses.replace(head, base_color_texture=texture, roughness_texture=rough)
 

@@ -60,13 +60,13 @@ STYLES: dict[str, Style | None] = {
         0.012,
         0.014,
         0.035,
-        lift=0.6,
+        lift=0.4,
         comb=0.8,
         fall=0.15,
-        volume=0.010,
+        volume=0.008,
         sweep=-0.4,
-        frizz=0.35,
-        clump=0.6,
+        frizz=0.2,
+        clump=0.45,
         points=8,
     ),
     "side_part": Style(
@@ -91,13 +91,13 @@ STYLES: dict[str, Style | None] = {
         0.035,
         0.04,
         0.07,
-        lift=0.6,
-        comb=0.5,
-        fall=0.2,
-        volume=0.022,
-        sweep=-0.6,
-        frizz=0.55,
-        clump=0.85,
+        lift=0.3,
+        comb=0.7,
+        fall=0.6,
+        volume=0.015,
+        sweep=0.6,
+        frizz=0.35,
+        clump=0.6,
         points=10,
     ),
     "curly_short": Style(
@@ -209,7 +209,7 @@ BEARDS: dict[str, Beard | None] = {
 # Linear RGB that a bundle of such hair has.
 BLACK, DARK, BROWN = (0.010, 0.008, 0.007), (0.030, 0.018, 0.011), (0.085, 0.047, 0.026)
 LIGHT, SANDY, BLOND = (0.19, 0.115, 0.062), (0.32, 0.215, 0.115), (0.52, 0.38, 0.21)
-AUBURN, RED, WHITE = (0.13, 0.038, 0.016), (0.30, 0.085, 0.025), (0.58, 0.56, 0.52)
+AUBURN, RED, WHITE = (0.13, 0.038, 0.016), (0.30, 0.085, 0.025), (0.46, 0.44, 0.40)
 NATURAL = (BLACK, DARK, BROWN, LIGHT, SANDY, BLOND, AUBURN, RED)
 SHARES = {
     "fair": (0.04, 0.24, 0.26, 0.16, 0.12, 0.10, 0.05, 0.03),
@@ -225,6 +225,8 @@ CURLED = ("coils", "afro", "curly_short", "curly_long", "braids", "buzz", "bald"
 SHORT = ("bald", "buzz", "crop", "side_part", "swept_back", "coils")
 UPRIGHT = ("afro", "coils", "top_bun", "bun")
 BEARD_YEARS, DYE_YEARS, FULL_YEARS = 18.0, 14.0, 3.0
+# Of the length, at a crown that is all bare.
+BALD_SHORTER = 0.6
 # Of straight hair's slight waves: the greatest radius of their turns, and points that a turn needs to be one.
 WAVE_M, POINTS_A_TURN = 0.006, 5
 
@@ -235,6 +237,12 @@ def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrio
     recede, crown = _loss(rng, years, male, prior.balding)
     name = _style(rng, shape, prior, recede, crown, hat)
     style = _cut(rng, STYLES[name], years, shape.phenotype["african"])
+    if style is not None and crown > 0:
+        # What is left round a bare crown is worn short.
+        left = 1 - BALD_SHORTER * crown
+        style = dataclasses.replace(
+            style, top=style.top * left, front=style.front * left, side=style.side * left, volume=style.volume * left
+        )
     if hat and style is not None:
         style = dataclasses.replace(style, volume=min(style.volume, 0.008))
     natural = _natural(rng, shape)

@@ -26,8 +26,11 @@ from render.people.skin import Skin, draw_skin, photographed
 # theirs: 5 lower, it gave 11 where photographs have 17.
 MONK_LIGHTNESS = (94.1, 92.1, 92.9, 87.5, 77.8, 55.1, 42.4, 30.6, 21.0, 14.6)
 SKIN_LAB = np.array([[28.0, 10.0, 8.0], [70.0, 11.0, 15.0]])
-# Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone.
+# Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone, where most ancestors are European
+# (OCA2-HERC2; Eiberg et al. 2008, Human Genetics 123).
 IRIS_SRGB = ["2c1810", "3b2314", "5a3a1e", "6b5a2e", "6b7a4b", "4f6f8f", "7d8a94"]
+# anny's share of ancestry from which eyes may be light.
+EUROPEAN = 0.45
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,8 @@ def draw_look(
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
     if detail == "mannequin":
         outfit = bare_of_fashion(outfit)
-    iris = linear(str(rng.choice(IRIS_SRGB[: 3 if monk > 4 else 7])))
+    fair = monk <= 4 and shape.phenotype["caucasian"] > EUROPEAN
+    iris = linear(str(rng.choice(IRIS_SRGB[: 7 if fair else 3])))
     # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
     own = generator(int(rng.integers(2**31)), "looks")
     skin = skin_albedo(shape.skin_tone)

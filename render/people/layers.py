@@ -30,6 +30,11 @@ CREASED_M, ROOM_M, APART_M = 0.024, 0.008, 0.05
 DOWN = np.diag([1.0, 1.0, 0.35])
 ROUND = np.array([[0.4, 0, 0.3], [0, 0.4, 0.3], [0, 0, 1.0]])
 ROUND_LEG = np.array([[0.6, 0, 0.3], [0, 0.6, 0.3], [0, 0, 0.8]])
+# Where limbs bend and cloth gathers: share of the arm or leg, how far round it, and how much of the creases is there. What lies
+# flat between keeps the share PRESSED of them.
+BENDS_ARM = ((0.08, 0.10, 0.8), (0.53, 0.12, 1.0), (0.95, 0.08, 0.6))
+BENDS_LEG = ((0.02, 0.10, 1.0), (0.52, 0.11, 0.9), (0.97, 0.09, 0.9))
+PRESSED = 0.3
 
 
 @dataclasses.dataclass
@@ -137,7 +142,7 @@ class Layers:
             rim = np.where(piece.rim, 0.8, 0.0)[:, None]
         # Outwards, into the points: the truth has them, and what is put on next lies over them.
         room = np.clip(0.7 + ease / ROOM_M, 0, 1) * min(1.0, garment.ease_m[1] / ROOM_M) * (1 - held)
-        room *= np.clip(1 + 4 * slack(pattern, points, piece.quads), 0.5, 1.6)
+        room *= np.clip(self._bends(piece, rest) + 4 * slack(pattern, points, piece.quads), 0.2, 1.6)
         crest = CREASED_M * size * min(1.0, 0.3 + 3 * fit) * (1 - 0.4 * stiff) * room
         points = points + normals_of(points, piece.quads) * (crest * creases(self._along(piece, rest), rng))[:, None]
         worn = Worn(name, garment, piece, points, depth, tail, np.zeros(len(piece.quads), bool))
@@ -203,6 +208,17 @@ class Layers:
         aside = np.linalg.norm(gap - normal * up[:, None], axis=1)
         lift = np.where(aside < 0.03 * self.sheet.size, np.clip(up, 0, 0.06), 0)
         self.outer[mine] += normal * lift[:, None]
+
+    def _bends(self, piece: Cutout, rest: np.ndarray) -> np.ndarray:
+        """(N,) from PRESSED to 1: how much of worn cloth's creases is there whatever the pose, most where the body bends."""
+        arm, leg = piece.take(self.marks.arm), piece.take(self.marks.leg)
+        leg = np.where((arm > 0) | (piece.i >= self.shell.tights), -1.0, leg)
+        off = np.abs(rest[:, 2] - self.marks.waist) / (0.09 * self.sheet.size)
+        near = np.where((arm <= 0) & (leg <= 0), 0.7 * np.exp(-(off**2)), 0.0)
+        for share, places in ((arm, BENDS_ARM), (leg, BENDS_LEG)):
+            for at, wide, much in places:
+                near = np.maximum(near, np.where(share > 0, much * np.exp(-(((share - at) / wide) ** 2)), 0.0))
+        return PRESSED + (1 - PRESSED) * near
 
     def _along(self, piece: Cutout, rest: np.ndarray) -> np.ndarray:
         """(N, 3) places among creases, one apart where creases are: they run down the trunk and slantwise round limbs."""

@@ -31,7 +31,7 @@ ROWS = ("lower", "upper")
 CROWN, PAPILLA = 0.56, 0.14
 WIDE, HIGH = 1024, 96
 # Linear RGB: enamel at twenty and at ninety, and gums.
-YOUNG, OLD, GUM = (0.72, 0.66, 0.55), (0.50, 0.39, 0.23), (0.42, 0.13, 0.11)
+YOUNG, OLD, GUM = (0.80, 0.76, 0.68), (0.60, 0.51, 0.37), (0.42, 0.13, 0.11)
 
 
 def brought(posed: Posed, upper: np.ndarray, seam: list[int]) -> np.ndarray:
