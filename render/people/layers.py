@@ -34,7 +34,7 @@ ROUND_LEG = np.array([[0.6, 0, 0.3], [0, 0.6, 0.3], [0, 0, 0.8]])
 # flat between keeps the share PRESSED of them.
 BENDS_ARM = ((0.08, 0.10, 0.8), (0.53, 0.12, 1.0), (0.95, 0.08, 0.6))
 BENDS_LEG = ((0.02, 0.10, 1.0), (0.52, 0.11, 0.9), (0.97, 0.09, 0.9))
-PRESSED = 0.3
+PRESSED = 0.4
 
 
 @dataclasses.dataclass
