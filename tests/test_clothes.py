@@ -24,7 +24,7 @@ from render.people.body import groups
 from render.people.cloth import border_edges, cut
 from render.people.doll import Doll
 from render.people.fabric import FABRICS, material, tile_m, weave
-from render.people.folds import creases, slack
+from render.people.folds import creases, neighbours, slack
 from render.people.garments import GARMENTS, depth_of, marks_of
 from render.people.identity import draw_look
 from render.people.joints import rig_of
@@ -268,6 +268,24 @@ def test_creases_are_ridges_about_one_apart_and_drawn_by_the_seed():
     crests = (found[:, 1:-1] > found[:, :-2]) & (found[:, 1:-1] >= found[:, 2:]) & (found[:, 1:-1] > 0.3)
     assert 0.3 < crests.sum() / 20 / 24 < 1.5
     np.testing.assert_array_equal(found[3], creases(rows, generator(3, "creases")))
+
+
+def test_trousers_crease_at_knees_and_ankles_and_hang_smooth_between():
+    near, flat = [], []
+    for j in range(6):
+        _, body = posed(j, True)
+        shell = _studio()[1].tailor.shell
+        sheet = shell.of(body)
+        marks = marks_of(shell, sheet, body)
+        layers = Layers(shell, sheet, marks)
+        layers.put_on("trousers", GARMENTS["trousers"], 0.8, 0.2, generator(j, "ripples"))
+        worn = layers.worn[-1]
+        # How far each point stands out of the middle of those round it.
+        rough = np.linalg.norm(worn.points - neighbours(worn.cutout.quads, len(worn.points)) @ worn.points, axis=1)
+        leg = np.where(worn.cutout.rim, -1, worn.cutout.take(marks.leg))
+        near.append(np.median(rough[(np.abs(leg - 0.52) < 0.06)]))
+        flat.append(np.median(rough[(np.abs(leg - 0.28) < 0.06) | (np.abs(leg - 0.76) < 0.06)]))
+    assert np.mean(near) > 1.25 * np.mean(flat)
 
 
 def test_slack_tells_squeezed_cloth_from_pulled():

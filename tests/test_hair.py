@@ -29,7 +29,7 @@ from render.people.identity import draw_look
 from render.people.shape import draw_shape
 from render.people.shell import normals_of
 from render.placement import moved
-from render.scene import EMPTY, Camera, Lighting, PersonMesh, Scene, Strands
+from render.scene import EMPTY, Camera, Lighting, Material, PersonMesh, Scene, Strands
 from render.strands import merged, merging, solid
 from tests import bodies
 
@@ -330,6 +330,34 @@ def test_hair_goes_by_age_and_sex_and_seed():
     dyed = np.mean([h.color != h.own_color for h in adults])
     assert 0.02 < dyed < 0.09
     assert len({h.name for _, h in people}) >= 16
+
+
+def test_baldness_goes_from_the_crown_over_the_forelock_and_leaves_a_wreath():
+    # Head coordinates: the crown, the forelock, and above both ears.
+    at = np.array([[0.0, 0.75, 0.95], [0.0, 0.1, 0.85], [0.62, 0.85, 0.2], [-0.62, 0.85, 0.2]])
+    (_, someone), *_ = drawn(1, sex={"male": 1}, age_years={"60-61": 1})
+    left = np.array([barber.cover(dataclasses.replace(someone, recede=0.0, crown=c), at) for c in (0.0, 0.3, 0.6, 1.0)])
+    assert (np.diff(left[:, :2], axis=0) <= 0).all()
+    assert left[0, :2].min() > 0.9
+    assert left[1, 0] < 0.1 < 0.9 < left[1, 1], "the crown goes first"
+    assert left[3, :2].max() < 0.1
+    assert left[:, 2:].min() > 0.9
+
+
+def test_a_shaven_head_shows_its_roots_where_hair_would_grow():
+    charts = _studio()[1].complexions
+    people = drawn(40, HairPrior(male={"bald": 1}, beards={"none": 1}), sex={"male": 1}, age_years={"20-30": 1})
+    _, someone = next((s, h) for s, h in people if s.skin_tone <= 3 and h.crown == 0 and max(h.own_color) < 0.2)
+    skin = Material("head", (1, 1, 1))
+    skin.base_color_texture = np.full((*charts.at.shape[:2], 4), 200, np.uint8)
+    skin.roughness_texture = np.full_like(skin.base_color_texture, 128)
+    shown = barber.tinted(skin, someone, charts.at).base_color_texture[..., 0].astype(float)
+    above = hairline(charts.at.reshape(-1, 3), someone.recede).reshape(shown.shape)
+    low = (charts.at[..., 2] > 0.2) & (charts.at[..., 1] < 0.1) & (above < -0.1) & (charts.at[..., 2] < 0.5)
+    grown = (above > 0.2) & (charts.at[..., 1] < 1.2) & (charts.at[..., 2] > 0.5)
+    assert min(low.sum(), grown.sum()) > 200
+    assert 110 < np.median(shown[grown]) < 185, "a shadow, no hair"
+    assert np.median(shown[low & (shown > 195)]) == 200
 
 
 def test_shares_are_what_the_job_asked():
