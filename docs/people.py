@@ -70,14 +70,14 @@ def paving(view: Camera, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) uint8 sRGB: worn concrete slabs on the ground, as ``view`` sees them."""
     rays = camera_rays(view.K, view.width, view.height) @ view.world_to_camera[:3, :3]
     eye = camera_centre(view.world_to_camera)
-    at = (eye - rays * (eye[2] / rays[..., 2:]))[..., :2] / SLAB_M
+    ground = (eye - rays * (eye[2] / rays[..., 2:]))[..., :2] / SLAB_M
     # Rows are staggered; each slab has its own grey, dust and stains lie across them.
-    at[..., 0] += 0.5 * (np.floor(at[..., 1]) % 2)
+    at = ground + np.stack([0.5 * (np.floor(ground[..., 1]) % 2), np.zeros(ground.shape[:2])], axis=-1)
     slab = np.floor(at).astype(int) % 64
     light = 0.17 * np.exp(0.10 * rng.normal(0, 1, (64, 64)))[slab[..., 0], slab[..., 1]]
     for cells, much in ((0.9, 0.10), (6.0, 0.07), (40.0, 0.06)):
         noise = rng.normal(0, 1, (256, 256))
-        light *= np.exp(much * map_coordinates(noise, np.moveaxis(at * cells, -1, 0), order=1, mode="grid-wrap"))
+        light *= np.exp(much * map_coordinates(noise, np.moveaxis(ground * cells, -1, 0), order=1, mode="grid-wrap"))
     joint = np.abs(at - np.rint(at)).min(axis=-1) * SLAB_M
     light *= 1 - 0.4 * np.clip(1.5 - joint / JOINT_M, 0, 1)
     return response.developed(light[..., None] * [1.04, 1.0, 0.93], view.response)

@@ -212,7 +212,7 @@ def behind(scene: Scene) -> np.ndarray:
     """(H, W, 3) float32 linear: what shows where nobody is, the photograph or the environment.
 
     An environment so near that its texels would show as tiles is out of focus instead: a disc of OPEN_TEXELS round each
-    pixel, as behind a portrait taken by an open lens.
+    pixel with a soft edge, as behind a portrait taken by an open lens.
     """
     camera = scene.camera
     if scene.backdrop is not None:

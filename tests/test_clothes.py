@@ -293,6 +293,21 @@ def test_trousers_crease_at_knees_and_ankles_and_hang_smooth_between(monkeypatch
     assert np.mean(near) > 1.7 * np.mean(flat)
 
 
+@pytest.mark.parametrize("name", ["trousers", "jumper"])
+def test_creases_fade_over_seat_and_armhole(name):
+    _, body = posed(4, True)
+    shell = _studio()[1].tailor.shell
+    sheet = shell.of(body)
+    dressed = Layers(shell, sheet, marks_of(shell, sheet, body))
+    dressed.put_on(name, GARMENTS[name], 0.8, 0.2, generator(4, "ripples"))
+    piece = dressed.worn[-1].cutout
+    share = dressed._bends(piece, piece.take(sheet.rest))
+    assert share.min() >= layers.PRESSED
+    assert share.max() <= 1
+    assert np.ptp(share) > 0.3
+    assert np.abs(share[piece.quads] - share[np.roll(piece.quads, 1, axis=1)]).max() < 0.15
+
+
 def test_slack_tells_squeezed_cloth_from_pulled():
     x, z = np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21))
     flat = np.stack([x.ravel(), 0 * x.ravel(), z.ravel()], axis=1)

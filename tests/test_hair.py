@@ -18,6 +18,7 @@ from render.assets.anny import AnnyPeople, _studio
 from render.groundtruth import coverage, embree, verify
 from render.groundtruth.fibres import Fibres
 from render.people import hair as barber
+from render.people import hair_look
 from render.people.body import groups
 from render.people.hair_gather import gathered
 from render.people.hair_grow import Head, Room, grow
@@ -344,6 +345,24 @@ def test_baldness_goes_from_the_crown_over_the_forelock_and_leaves_a_wreath():
     assert left[:, 2:].min() > 0.9
 
 
+def test_what_is_left_round_a_bare_crown_is_short_and_no_denser_than_hair_was(monkeypatch):
+    crop = HairPrior(male={"crop": 1}, beards={"none": 1})
+    found = {}
+    for crown in (0.0, 0.5, 1.0):
+        monkeypatch.setattr(hair_look, "_loss", lambda *_, crown=crown: (0.2, crown))
+        ((shape, someone),) = drawn(1, crop, sex={"male": 1}, age_years={"60-61": 1})
+        posed = _studio()[0].posed(shape.phenotype, {}, shape.changes)
+        (hair, *_) = _studio()[1]._barber.groom(someone, posed, [], None)
+        assert hair.name == "hair"
+        found[crown] = someone.style, len(hair.points)
+    whole, half, wreath = (found[c] for c in (0.0, 0.5, 1.0))
+    for name in ("top", "side", "back", "front", "volume"):
+        assert getattr(wreath[0], name) < 0.5 * getattr(whole[0], name)
+    assert whole[1] == whole[0].count
+    assert 0.5 * whole[1] < half[1] < 0.95 * whole[1]
+    assert 0.2 * whole[1] < wreath[1] < 0.6 * whole[1]
+
+
 def test_a_shaven_head_shows_its_roots_where_hair_would_grow():
     charts = _studio()[1].complexions
     people = drawn(40, HairPrior(male={"bald": 1}, beards={"none": 1}), sex={"male": 1}, age_years={"20-30": 1})
@@ -357,7 +376,7 @@ def test_a_shaven_head_shows_its_roots_where_hair_would_grow():
     grown = (above > 0.2) & (charts.at[..., 1] < 1.2) & (charts.at[..., 2] > 0.5)
     assert min(low.sum(), grown.sum()) > 200
     assert 110 < np.median(shown[grown]) < 185, "a shadow, no hair"
-    assert np.median(shown[low & (shown > 195)]) == 200
+    assert (shown[low] == 200).mean() > 0.97
 
 
 def test_shares_are_what_the_job_asked():

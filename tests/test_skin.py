@@ -23,9 +23,10 @@ from render.groundtruth.surface import sample_texture
 from render.people.body import groups
 from render.people.chart import base_places, body_chart, cavities
 from render.people.complexion import moved_lines
-from render.people.identity import EUROPEAN, IRIS_SRGB, draw_look, skin_albedo
+from render.people.identity import IRIS_SRGB, draw_look, skin_albedo
 from render.people.landmarks import anchors
 from render.people.outfit import linear
+from render.people.shape import EUROPEAN
 from render.people.skin import FRECKLED, FROM_YEARS, LIPSTICK, draw_skin, photographed, suited, tone_class
 from render.scene import Camera
 from tests import dressing
@@ -69,7 +70,7 @@ def portrait(person, width: int = 150) -> Camera:
 
 def test_light_eyes_come_with_light_skin_and_european_ancestry_alone():
     dark = {linear(rgb) for rgb in IRIS_SRGB[:3]}
-    looks = [draw_look(generator(3, "identity", j), BodyPrior(skin_tone={1: 1, 3: 1, 8: 1})) for j in range(300)]
+    looks = [draw_look(generator(3, "identity", j), BodyPrior(skin_tone={1: 1, 5: 1, 6: 1})) for j in range(300)]
     may = [look for look in looks if look.monk <= 5 and look.phenotype["caucasian"] > EUROPEAN]
     light = {id(look) for look in looks if look.iris not in dark}
     assert light <= {id(look) for look in may}

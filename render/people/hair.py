@@ -73,7 +73,12 @@ class Barber:
 
         if style is not None:
             density = cover(hair, scalp.at)
-            roots = scalp.roots(rng, style.count, density)
+            count = style.count
+            if hair.crown > 0:
+                # A wreath is no denser than the whole was.
+                whole = scalp.amount(cover(dataclasses.replace(hair, crown=0.0), scalp.at))
+                count = max(1, round(count * scalp.amount(density) / whole))
+            roots = scalp.roots(rng, count, density)
             at, n = scalp.on(roots, points), scalp.on(roots, normals)
             grown = gathered(style, head, at, n, rng) if style.gather else grow(style, head, at, n, rng)
             if style.top < SHORT_M:
@@ -137,7 +142,7 @@ def cover(hair: HairLook, at: np.ndarray) -> np.ndarray:
         # Baldness spreads from the crown, forwards more and more, and leaves a wreath.
         middle, reach = [0, 0.75 - 0.3 * hair.crown, 0.95], [1.0, 1.3 + 0.9 * hair.crown, 1.0]
         away = np.linalg.norm((at - middle) / reach, axis=1)
-        density *= np.clip((away - 0.75 * hair.crown) / 0.15, 0.02 * (1 - hair.crown), 1)
+        density *= np.clip((away + 0.15 - 0.9 * hair.crown) / 0.15, 0.02 * (1 - hair.crown), 1)
     return density
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from manifests.hair import HairPrior
 from render.people.hair_face import Beard
 from render.people.hair_grow import Style
-from render.people.shape import Shape
+from render.people.shape import EUROPEAN, Shape
 
 Colour = tuple[float, float, float]
 
@@ -21,7 +21,7 @@ Colour = tuple[float, float, float]
 class HairLook:
     """``style``: None where the head is bald. ``recede``, ``crown``: 0 to 1, hair lost in front and at the crown.
     ``grey``: share of white hairs. ``brow``: 0 sparse to 1 bushy. Colours are linear RGB; ``own_color`` and ``own_grey``
-    are those that grow: brows go by them.
+    are those that grow: brows and shaven scalps go by them.
     """
 
     name: str
@@ -225,7 +225,7 @@ CURLED = ("coils", "afro", "curly_short", "curly_long", "braids", "buzz", "bald"
 SHORT = ("bald", "buzz", "crop", "side_part", "swept_back", "coils")
 UPRIGHT = ("afro", "coils", "top_bun", "bun")
 BEARD_YEARS, DYE_YEARS, FULL_YEARS = 18.0, 14.0, 3.0
-# Of the length, at a crown that is all bare.
+# Taken off the length of hair round a crown that is all bare.
 BALD_SHORTER = 0.6
 # Of straight hair's slight waves: the greatest radius of their turns, and points that a turn needs to be one.
 WAVE_M, POINTS_A_TURN = 0.006, 5
@@ -238,11 +238,10 @@ def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrio
     name = _style(rng, shape, prior, recede, crown, hat)
     style = _cut(rng, STYLES[name], years, shape.phenotype["african"])
     if style is not None and crown > 0:
-        # What is left round a bare crown is worn short.
+        # What is left round a bare crown is worn short, and lies thinner.
         left = 1 - BALD_SHORTER * crown
-        style = dataclasses.replace(
-            style, top=style.top * left, front=style.front * left, side=style.side * left, volume=style.volume * left
-        )
+        less = {name: getattr(style, name) * left for name in ("top", "front", "side", "back", "volume")}
+        style = dataclasses.replace(style, **less)
     if hat and style is not None:
         style = dataclasses.replace(style, volume=min(style.volume, 0.008))
     natural = _natural(rng, shape)
@@ -346,7 +345,7 @@ def _cut(rng: np.random.Generator, style: Style | None, years: float, african: f
 
 
 def _natural(rng: np.random.Generator, shape: Shape) -> Colour:
-    fair = shape.skin_tone <= 5 and shape.phenotype["caucasian"] > 0.45
+    fair = shape.skin_tone <= 5 and shape.phenotype["caucasian"] > EUROPEAN
     shares = SHARES["fair" if fair else "middle" if shape.skin_tone <= 6 else "dark"]
     color = NATURAL[rng.choice(len(NATURAL), p=np.array(shares) / sum(shares))]
     if shape.age_years < 10 and fair:

@@ -72,12 +72,19 @@ class Scalp:
 
     def roots(self, rng: np.random.Generator, count: int, density: np.ndarray) -> Roots:
         """``count`` roots by ``density`` (C,) in [0, 1] over the fine surface's area."""
-        chance = self._area * density[self.quads].mean(axis=1)
+        chance = self._hairy(density)
         quad = rng.choice(len(self.quads), count, p=chance / chance.sum())
         u, v = rng.random((2, count))
         weights = np.stack([(1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v], axis=1)
         at = np.einsum("nk,nkc->nc", weights, self.at[self.quads[quad]])
         return Roots(quad, weights, at)
+
+    def amount(self, density: np.ndarray) -> float:
+        """m2 of the template's skin, weighed by ``density`` (C,) in [0, 1]."""
+        return float(self._hairy(density).sum())
+
+    def _hairy(self, density: np.ndarray) -> np.ndarray:
+        return self._area * density[self.quads].mean(axis=1)
 
     def on(self, roots: Roots, values: np.ndarray) -> np.ndarray:
         """(N, 3) of ``values`` (C, 3) at the roots."""

@@ -16,7 +16,7 @@ from render.people.accessories import Thing, draw_accessories
 from render.people.cap import Cap, draw_cap
 from render.people.hair_look import HairLook, draw_hair
 from render.people.outfit import Outfit, draw_outfit, linear
-from render.people.shape import Shape, draw_shape
+from render.people.shape import EUROPEAN, Shape, draw_shape
 from render.people.skin import Skin, draw_skin, photographed
 
 # CIELAB lightness of the Monk scale's ten published swatches, lightest first. They are what a photograph may show, and as
@@ -29,8 +29,6 @@ SKIN_LAB = np.array([[28.0, 10.0, 8.0], [70.0, 11.0, 15.0]])
 # Brown, amber, hazel, green, blue, grey: the last four for the five lighter tones alone, where most ancestors are European
 # (OCA2-HERC2; Eiberg et al. 2008, Human Genetics 123).
 IRIS_SRGB = ["2c1810", "3b2314", "5a3a1e", "6b5a2e", "6b7a4b", "4f6f8f", "7d8a94"]
-# anny's share of ancestry from which eyes may be light.
-EUROPEAN = 0.45
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ UNDER_HEM_M = 0.035
 LOOSE = 0.12
 # Cloth of the loosest fit is this much longer and wider than the room it has.
 SPARE = 0.06
-# Creases of the loosest, softest cloth stand out this far, of cloth that lies on the body two thirds as far; they are so far
+# Creases of the loosest, softest cloth stand out this far where a body bends, of cloth that lies on the body two thirds as far; they are so far
 # apart: 10 to 20 mm quads hold no finer ones.
 CREASED_M, ROOM_M, APART_M = 0.024, 0.008, 0.05
 # (3, 3) maps of a place to the creases' lattice: long down a trunk; round a limb along the last axis, and slanted; between.
@@ -31,10 +31,10 @@ DOWN = np.diag([1.0, 1.0, 0.35])
 ROUND = np.array([[0.4, 0, 0.3], [0, 0.4, 0.3], [0, 0, 1.0]])
 ROUND_LEG = np.array([[0.6, 0, 0.3], [0, 0.6, 0.3], [0, 0, 0.8]])
 # Where limbs bend and cloth gathers: share of the arm or leg, how far round it, and how much of the creases is there. What lies
-# flat between keeps the share PRESSED of them.
+# flat between keeps the share PRESSED of them; both meet over EVENED rounds of averaging.
 BENDS_ARM = ((0.08, 0.10, 0.8), (0.53, 0.12, 1.0), (0.95, 0.08, 0.6))
 BENDS_LEG = ((0.02, 0.10, 1.0), (0.52, 0.11, 0.9), (0.97, 0.09, 0.9))
-PRESSED = 0.4
+PRESSED, EVENED = 0.4, 8
 
 
 @dataclasses.dataclass
@@ -210,14 +210,24 @@ class Layers:
         self.outer[mine] += normal * lift[:, None]
 
     def _bends(self, piece: Cutout, rest: np.ndarray) -> np.ndarray:
-        """(N,) from PRESSED to 1: how much of worn cloth's creases is there whatever the pose, most where the body bends."""
+        """(N,) from PRESSED to 1: how much of worn cloth's creases is there whatever the pose, most where the body bends. ``rest``:
+        (N, 3) metres, A-pose.
+        """
         arm, leg = piece.take(self.marks.arm), piece.take(self.marks.leg)
-        leg = np.where((arm > 0) | (piece.i >= self.shell.tights), -1.0, leg)
         off = np.abs(rest[:, 2] - self.marks.waist) / (0.09 * self.sheet.size)
-        near = np.where((arm <= 0) & (leg <= 0), 0.7 * np.exp(-(off**2)), 0.0)
-        for share, places in ((arm, BENDS_ARM), (leg, BENDS_LEG)):
-            for at, wide, much in places:
-                near = np.maximum(near, np.where(share > 0, much * np.exp(-(((share - at) / wide) ** 2)), 0.0))
+        near = 0.7 * np.exp(-(off**2))
+        # Shares of the leg go on above the crotch, below 0; a skirt's folds are its own.
+        for at, wide, much in BENDS_LEG:
+            near = np.maximum(near, much * np.exp(-(((leg - at) / wide) ** 2)))
+        near = np.where(piece.i >= self.shell.tights, 0.0, near)
+        on = np.zeros(len(near))
+        for at, wide, much in BENDS_ARM:
+            on = np.maximum(on, much * np.exp(-(((arm - at) / wide) ** 2)))
+        near = np.where(arm > 0, on, near)
+        # Off the arm there is no share of it: what is beside the armhole follows.
+        middle = neighbours(piece.quads, len(near))
+        for _ in range(EVENED):
+            near = 0.4 * near + 0.6 * (middle @ near)
         return PRESSED + (1 - PRESSED) * near
 
     def _along(self, piece: Cutout, rest: np.ndarray) -> np.ndarray:

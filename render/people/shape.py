@@ -94,6 +94,8 @@ LIMBS = [
     "l-lowerleg-muscle-incr",
 ]
 # How far an individual's limbs go, against the face's.
+# Share of anny's "caucasian" from which hair and eyes may be light.
+EUROPEAN = 0.45
 LIMB_SPREAD, SIDED_LIMIT = 0.35, 0.75
 WRINKLES = "head-age-incr"
 # From anny's mean face to people's: its eyes are open 8.6 mm (10 to 11 are usual), its lower face is an eighth too short and

@@ -30,8 +30,9 @@ ROWS = ("lower", "upper")
 # Share of the base mesh's height that is crown; the gum goes down between two teeth by PAPILLA more.
 CROWN, PAPILLA = 0.56, 0.14
 WIDE, HIGH = 1024, 96
-# Linear RGB: enamel at twenty and at ninety, and gums.
-YOUNG, OLD, GUM = (0.80, 0.76, 0.68), (0.60, 0.51, 0.37), (0.42, 0.13, 0.11)
+# Linear RGB: enamel at twenty and at ninety, and gums; less yellow than shade guides are, since the photographic response adds a fifth
+# to every colour.
+YOUNG, OLD, GUM = (0.72, 0.68, 0.60), (0.52, 0.44, 0.31), (0.42, 0.13, 0.11)
 
 
 def brought(posed: Posed, upper: np.ndarray, seam: list[int]) -> np.ndarray:
