@@ -71,7 +71,7 @@ def rendered(folder: Path, name: str, stage: dict[str, Any]) -> Path:
     job.write_text(yaml.safe_dump({"name": name, "runs": str(folder), "render": stage}))
     # Exit code 1: some samples were rejected, of every arm alike.
     done = subprocess.run([sys.executable, "-m", "pipeline.cli", "render", str(job)], cwd=ROOT, check=False)
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not (folder / name / "render/manifest").is_dir():
         raise SystemExit(f"{name}: rendering ended with code {done.returncode}")
     return folder / name / "render"
 

@@ -17,7 +17,7 @@ import psutil
 import ray
 
 from manifests.commit import Outcome, Receipt, write_receipt
-from manifests.errors import AssetError, InputError, RenderError, SampleRejected
+from manifests.errors import AssetError, InputError, MaquetteError, RenderError, SampleRejected
 from manifests.job import RenderStage
 from manifests.plan import SampleSpec, Task
 from manifests.sample import RenderedSample
@@ -40,11 +40,25 @@ def start_ray(address: str | None) -> None:
         raise InputError(
             f"--address {address}: no Ray cluster answers there; give HOST:PORT of its head, or leave it out"
         )
-    try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        told = (str(error).strip().splitlines() or ["no cluster"])[0]
-        raise InputError(f"--address {address or 'local'}: {told}; start one with `ray start --head`") from None
+    init = {"address": address or "local", "logging_level": logging.ERROR, "log_to_driver": False, **local}
+    for again in (True, False):
+        try:
+            ray.init(**init)
+            return
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            told = (str(error).strip().splitlines() or ["no cluster"])[0]
+            raise InputError(f"--address {address or 'local'}: {told}; start one with `ray start --head`") from None
+        except Exception as error:
+            # Ray waits 30 s for its own processes and then raises a bare Exception, which a busy machine can bring about.
+            if type(error) is not Exception:
+                raise
+            ray.shutdown()
+            if not again:
+                raise MaquetteError(
+                    f"Ray's own processes did not start within 30 s, twice ({str(error).split('. ')[0]}). "
+                    f"The machine may be overloaded (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores) or out of "
+                    "memory; run the same command again when it is quieter: finished work is kept"
+                ) from None
 
 
 def _answers(address: str) -> bool:

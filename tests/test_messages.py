@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from manifests.errors import InputError, ShardError, StorageError
+from manifests.errors import InputError, MaquetteError, ShardError, StorageError
 from manifests.export import export
 from manifests.job import Job
 from pipeline import data_commands, estimate, report
@@ -29,6 +29,23 @@ def test_an_address_where_no_cluster_is():
     for address in ("127.0.0.1:9", "nonsense", "ray://127.0.0.1:9"):
         with pytest.raises(InputError, match="no Ray cluster answers"):
             start_ray(address)
+
+
+def test_a_machine_too_busy_for_ray_is_told_so_after_a_second_try(monkeypatch):
+    tries = []
+
+    def init(**_):
+        tries.append(1)
+        raise Exception("The current node timed out during startup. This could happen because the GCS is overloaded.")
+
+    # Ray's own words and class when its processes take longer than 30 s: no test can make a machine that slow at will.
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(
+        MaquetteError, match=r"twice \(The current node timed out during startup\)\. .*quieter"
+    ) as found:
+        start_ray(None)
+    assert (len(tries), found.value.exit_code) == (2, 1)
 
 
 def test_plan_refuses_what_run_refuses(tmp_path):
