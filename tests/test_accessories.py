@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from manifests.accessories import FROM_YEARS, HELD, AccessoriesPrior
 from manifests.errors import JobError
 from manifests.frames import camera_rays, look_at
+from manifests.hair import HairPrior
 from manifests.job import Engine, check
 from manifests.parts import ID, UNLABELLED
 from manifests.priors import LightPrior
@@ -47,6 +50,10 @@ def wearing(slot: str, number: int = 3):
     return person((WORN[slot],), number)
 
 
+def grown(style: str, beard: str) -> HairPrior:
+    return HairPrior(female={style: 1}, male={style: 1}, beards={beard: 1})
+
+
 def points_of(someone, kinds: set[str]) -> np.ndarray:
     mesh = someone.mesh
     mine = np.isin(mesh.material_index, [i for i, m in enumerate(mesh.materials) if m.name in kinds])
@@ -74,6 +81,22 @@ def test_things_are_there_with_the_class_that_the_convention_gives_them(slot):
     assert set(mesh.part[mine].tolist()) == {CLASS.get(slot, ID["Apparel"])}
 
 
+@pytest.mark.parametrize("slot", KINDS)
+def test_every_closed_part_of_a_thing_winds_outwards(slot):
+    mesh = wearing(slot).mesh
+    faces = mesh.faces[np.isin(mesh.material_index, [i for i, m in enumerate(mesh.materials) if m.name in KINDS[slot]])]
+    links = coo_matrix(
+        (np.ones(faces.size), (faces.ravel(), np.roll(faces, -1, axis=1).ravel())), (len(mesh.vertices),) * 2
+    )
+    part = connected_components(links, directed=False)[1][faces[:, 0]]
+    for one in np.unique(part):
+        corners = mesh.vertices[faces[part == one]].astype(np.float64)
+        a, b, c = np.moveaxis(corners - corners.mean(axis=(0, 1)), 1, 0)
+        # Six times the volume inside (divergence theorem); open plates, as a watch's glass, enclose about nothing.
+        volume = np.einsum("nc,nc->n", a, np.cross(b, c)).sum() / 6
+        assert volume > -1e-10, (slot, volume)
+
+
 def test_both_engines_agree_on_the_pixels_of_things(tmp_path):
     from render.blender.engine import BlenderEngine
 
@@ -95,6 +118,43 @@ def test_both_engines_agree_on_the_pixels_of_things(tmp_path):
         # A ray that just misses an edge is on the other side of it in the other engine.
         close = np.abs(frame.depth.ravel()[mine] - z[mine]) < 1e-4
         assert close.mean() >= 0.99, (slot, close.mean())
+
+
+# A thick afro rises on both sides of a band and hides some of it.
+@pytest.mark.parametrize(
+    ("slot", "style", "beard", "seen"),
+    [("headphones", "afro", "none", 0.7), ("headphones", "long", "none", 0.9), ("mask", "crop", "full", 0.95)],
+)
+def test_hair_lies_under_what_is_worn_over_it(slot, style, beard, seen):
+    someone = person((WORN[slot],), 4 if beard == "full" else 3, hair=grown(style, beard))
+    assert any(s.name == ("beard" if slot == "mask" else "hair") for s in someone.strands)
+    camera = on(someone, KINDS[slot])
+    rays = camera_rays(camera.K, camera.width, camera.height, (0, 0, camera.width, camera.height)).reshape(-1, 3)
+    bald, haired = (
+        embree.Caster([p], camera.world_to_camera).first_hits(rays)[0]
+        for p in (dataclasses.replace(someone, strands=[]), someone)
+    )
+    names = np.array([*(m.name for m in someone.mesh.materials), "nothing"])
+    mine = np.isin(names[np.where(bald >= 0, someone.mesh.material_index[bald], -1)], list(KINDS[slot]))
+    assert mine.sum() > 500
+    assert (haired == bald)[mine].mean() > seen
+
+
+@pytest.mark.parametrize(("slot", "kind"), [("scarf", "scarf"), ("bags", "bag")])
+def test_long_hair_hangs_over_scarfs_and_bags_and_not_through_them(slot, kind):
+    someone = person((WORN[slot],), 3, hair=grown("long", "none"))
+    (hair,) = (s for s in someone.strands if s.name == "hair")
+    mesh = someone.mesh
+    faces = mesh.faces[np.isin(mesh.material_index, [i for i, m in enumerate(mesh.materials) if m.name == kind])]
+    corners = mesh.vertices[faces].astype(np.float64)
+    middle, out = corners.mean(axis=1), np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    points = hair.points.reshape(-1, 3).astype(np.float64)
+    far, nearest = cKDTree(middle).query(points, distance_upper_bound=0.03)
+    points, nearest = points[far < 0.03], nearest[far < 0.03]
+    assert len(points) > 5000
+    deep = -np.einsum("nc,nc->n", points - middle[nearest], out[nearest])
+    assert (deep > 0.003).mean() < 0.03
 
 
 def test_lenses_follow_the_jobs_policy():

@@ -125,7 +125,7 @@ def _end(wearer: Wearer, rng: np.random.Generator, size: float, throat: np.ndarr
         y[i] = np.minimum(y[i], y[i - 1] + 0.010 * size)
     y -= 0.009 * size + 0.004 * size * (1 + np.sin(np.linspace(0, 3 * np.pi, 9) + rng.uniform(0, 6)))[None]
     points, quads = sheet(front, np.broadcast_to(np.array([0, 0.005 * size, 0]), front.shape))
-    return trunk.world(points), quads[:, ::-1]
+    return trunk.world(points), quads
 
 
 def bag(thing: Thing, wearer: Wearer) -> list[Piece] | None:

@@ -102,11 +102,10 @@ def _loop(head: Head, front: np.ndarray, which: int, sign: int, scale: float) ->
 
 
 def headphones(thing: Thing, wearer: Wearer) -> list[Piece]:
-    """A band over skull and hair, hollow cups round the ears."""
+    """A band over the skull and the hair that it presses on, hollow cups round the ears."""
     head, rng = wearer.head, np.random.default_rng(thing.seed)
     scale = head.ipd / 0.062
     p = head.points[head.skin]
-    hair = [head_points(wearer, piece.vertices[np.unique(piece.quads)]) for piece in wearer.hair]
     ears = (head.ear_tops + head.lobes) / 2
     y0, z0 = float(ears[:, 1].mean()), float(ears[:, 2].mean())
     inner = (0.5 * float(np.abs(head.ear_tops[:, 2] - head.lobes[:, 2]).mean()) + 0.004 * scale) * 1.04
@@ -148,10 +147,9 @@ def headphones(thing: Thing, wearer: Wearer) -> list[Piece]:
             quads = made[1] if np.linalg.det(frame) > 0 else made[1][:, ::-1]
             kept.append((points, quads))
         ends.append(base + deep * 0.55)
-    crown = np.concatenate([p, *hair]) if hair else p
-    near = (np.abs(crown[:, 1] - y0) < 0.02 * scale) & (crown[:, 2] > z0 + 0.03 * scale)
+    near = (np.abs(p[:, 1] - y0) < 0.02 * scale) & (p[:, 2] > z0 + 0.03 * scale)
     feet = np.array([[e * sign, z] for sign, e in zip((1, -1), ends) for z in (z0 - 0.012 * scale, z0 + 0.01 * scale)])
-    band_xz = _over(np.concatenate([crown[near][:, [0, 2]], feet]), 0.005 * scale)
+    band_xz = _over(np.concatenate([p[near][:, [0, 2]], feet]), (0.004 + wearer.hair_m) * scale)
     band = np.column_stack([band_xz[:, 0], np.full(len(band_xz), y0), band_xz[:, 1]])
     up = np.gradient(band, axis=0)
     up = np.column_stack([-up[:, 2], np.zeros(len(up)), up[:, 0]])
@@ -175,8 +173,3 @@ def _over(points: np.ndarray, lift_m: float) -> np.ndarray:
     path = np.stack([np.interp(even, length, ring[:, k]) for k in range(2)], 1)
     out = path - middle
     return path + lift_m * out / np.linalg.norm(out, axis=1, keepdims=True)
-
-
-def head_points(wearer: Wearer, points: np.ndarray) -> np.ndarray:
-    """World points (N, 3) in the head's frame."""
-    return (points - wearer.head.shift) @ wearer.head.turn

@@ -16,7 +16,7 @@ from manifests.seeds import generator
 from render.people.body import Body, Posed, groups
 from render.people.hair_face import beard, brows
 from render.people.hair_gather import gathered
-from render.people.hair_grow import Head, Room, Style, grow, shortened, smooth_noise
+from render.people.hair_grow import Head, Room, grow, shortened, smooth_noise
 from render.people.hair_look import WHITE, HairLook
 from render.people.hair_proxy import hull
 from render.people.hair_scalp import Scalp, brow, eyes_and_size, hairline
@@ -40,6 +40,11 @@ SHAVEN = 0.35
 # Seen of the colour on a bushy brow's skin, and how much darker than blond hair brows are; black ones are as the hair.
 BROW_TINT, BROW_DEEP, BLOND = 0.5, 0.45, 0.5
 TIP = 0.35
+# The middle of a head between the ears, head coordinates; of what is worn over hair, points within so many radians of one
+# direction are above one another; how steeply hair swells out beside them.
+MIDDLE, ASIDE, SWELL = (0.0, 0.75, 0.0), 0.08, 1.5
+# Points of a bag's large quads either way.
+SCATTER = 8
 # How much locks differ in brightness, as a logarithm, and over how many head units.
 LOCKS, LOCK_WIDE = 0.5, 0.05
 # Hairs that one strand stands for: a scalp has about 100,000 of them, a beard and two brows fewer.
@@ -53,8 +58,12 @@ class Barber:
         self._body = body
         self._scalp = Scalp(body.template, groups(), body.skull)
 
-    def groom(self, hair: HairLook, posed: Posed, pieces: list[Piece], hat: Hat | None) -> list[Strands]:
-        """Strands in the frame of ``posed``. ``pieces``: skin and cloth that hair stays out of."""
+    def groom(
+        self, hair: HairLook, posed: Posed, pieces: list[Piece], hat: Hat | None, over: list[Piece] | None = None
+    ) -> list[Strands]:
+        """Strands in the frame of ``posed``. ``pieces``: skin, cloth and bags that hair stays out of. ``over``: headphones
+        and a mask, which it lies under.
+        """
         scalp, skull = self._scalp, self._body.skull
         turn, shift = rigid(posed.rest[skull], posed.vertices[skull])
         local = lambda p: (p - shift) @ turn  # noqa: E731
@@ -67,6 +76,9 @@ class Barber:
         head = Head(eye, size, self._room(points, normals, pieces, local, reach * size / 0.12), turn.T @ [0, 0, -1.0])
         strands: list[Strands] = []
         back = lambda p: p @ turn.T + shift  # noqa: E731
+
+        phones = np.concatenate([np.zeros((0, 3)), *(local(p.vertices) for p in over or [] if p.kind != "mask")])
+        veil = np.concatenate([np.zeros((0, 3)), *(local(p.vertices) for p in over or [] if p.kind == "mask")])
 
         def keep(name: str, grown: np.ndarray, width: float, part: int) -> None:
             strands.append(_strands(name, grown, width * size / 0.12, part, hair, head, back, rng))
@@ -85,12 +97,14 @@ class Barber:
                 grown = shortened(grown, SHORTEST + (1 - SHORTEST) * scalp.on(roots, density[:, None])[:, 0])
             if hat is not None:
                 grown = _under_hat(grown, hat, local, posed.vertices[skull], skull)
+            grown = _pressed(grown, phones, head)
             if len(grown):
                 keep("hair", grown, style.width, ID[KINDS["hair"]])
         grown, _ = brows(scalp, head, points, normals, hair.brow, rng)
         keep("brows", grown, 0.00009, ID[KINDS["brows"]])
         if hair.beard is not None:
             grown, _ = beard(hair.beard, scalp, head, points, normals, rng)
+            grown = _pressed(grown, np.concatenate([phones, veil]), head)
             keep("beard", grown, hair.beard.width, ID[KINDS["beard"]])
         return strands
 
@@ -125,10 +139,17 @@ class Barber:
         low[2] -= max(reach - 0.14, 0)
         at, away = [points[used]], [normals[used]]
         for piece in pieces:
-            if piece.kind in ("hat", "hat_rib", "hair"):
+            if piece.kind in ("hat", "hat_rib"):
                 continue
-            at.append(local(piece.vertices))  # type: ignore[operator]
-            away.append(normals_of(at[-1], piece.quads) if len(piece.quads) else np.zeros_like(at[-1]))
+            vertices = local(piece.vertices)  # type: ignore[operator]
+            if piece.kind == "bag":
+                # Its sides are a few large quads, the rest is finer than the room.
+                dense, out = _scattered(vertices, piece.quads)
+                at.append(dense)
+                away.append(out)
+                continue
+            at.append(vertices)
+            away.append(normals_of(vertices, piece.quads) if len(piece.quads) else np.zeros_like(vertices))
         return Room(np.concatenate(at), np.concatenate(away), low, high)
 
 
@@ -208,6 +229,40 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     )
 
 
+def _scattered(vertices: np.ndarray, quads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P, 3) points all over ``quads`` and (P, 3) unit normals of the quads they lie on."""
+    a, b, c, d = (vertices[quads[:, i], None, None] for i in range(4))
+    u, v = (t[..., None] for t in np.meshgrid(*[(np.arange(SCATTER) + 0.5) / SCATTER] * 2, indexing="ij"))
+    points = (1 - u) * (1 - v) * a + u * (1 - v) * b + u * v * c + (1 - u) * v * d
+    normals = np.cross((c - a)[:, 0, 0], (d - b)[:, 0, 0])
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    return points.reshape(-1, 3), np.repeat(normals, SCATTER**2, axis=0)
+
+
+def pressed_m(hair: HairLook) -> float:
+    """How thick hair is under a band, metres on an adult."""
+    return min(0.25 * hair.style.volume + 0.001, 0.008) if hair.style else 0.0
+
+
+def _pressed(grown: np.ndarray, over: np.ndarray, head: Head) -> np.ndarray:
+    """Strands (N, K, 3) no farther from the head's middle than the inner side of what is ``over`` them, (P, 3) points; beside
+    it hair swells out again.
+    """
+    if not len(over) or not len(grown):
+        return grown
+    from scipy.spatial import cKDTree
+
+    middle = head.eye + np.array(MIDDLE) * head.size
+    away, beyond = grown.reshape(-1, 3) - middle, over - middle
+    far, reach = np.linalg.norm(away, axis=1), np.linalg.norm(beyond, axis=1)
+    tree = cKDTree(beyond / reach[:, None])
+    # A band has an inner and an outer side, a cup a pad.
+    inner = np.array([reach[near].min() for near in tree.query_ball_point(tree.data, ASIDE)])
+    gap, nearest = tree.query(away / far[:, None])
+    limit = inner[nearest] - 0.0015 * head.size / 0.12 + SWELL * np.maximum(gap - ASIDE, 0) * far
+    return (middle + away * np.minimum(limit / far, 1)[:, None]).reshape(grown.shape)
+
+
 def _under_hat(grown: np.ndarray, hat: Hat, local, vertices: np.ndarray, skull: np.ndarray) -> np.ndarray:
     """Strands pressed flat under a hat; those that only the hat could show are left out."""
     from scipy.spatial import cKDTree
@@ -225,6 +280,3 @@ def _under_hat(grown: np.ndarray, hat: Hat, local, vertices: np.ndarray, skull: 
     ]
     limit = np.where(hat.inside[at] > -8, np.minimum(hat.limit[at], far), far)
     return (centre + away * (limit / far)[:, None]).reshape(grown.shape)
-
-
-__all__ = ["Barber", "Style", "tinted"]

@@ -39,9 +39,7 @@ def tube(path: np.ndarray, radius: float | tuple[float, float], sides: int = 10,
     )
     if closed:
         rows = np.concatenate([rows, rows[:1]])
-        quads = grid(n + 1, sides)
-        quads %= n * sides
-        return rows[:-1].reshape(-1, 3), quads
+        return rows[:-1].reshape(-1, 3), (grid(n + 1, sides) % (n * sides))[:, ::-1]
     # Ends are closed by two rings that shrink to a point.
     ends = [
         path[:1, None] + (rows[:1] - path[:1, None]) * 1e-3,
@@ -49,7 +47,8 @@ def tube(path: np.ndarray, radius: float | tuple[float, float], sides: int = 10,
         path[-1:, None] + (rows[-1:] - path[-1:, None]) * 1e-3,
     ]
     rows = np.concatenate(ends)
-    return rows.reshape(-1, 3), grid(n + 2, sides)
+    # Sideways, up and ahead are left-handed.
+    return rows.reshape(-1, 3), grid(n + 2, sides)[:, ::-1]
 
 
 def turned(profile: list[tuple[float, float]], sides: int = 32) -> Solid:
@@ -97,7 +96,11 @@ def sheet(front: np.ndarray, thick: np.ndarray) -> Solid:
     after = np.roll(rim, -1)
     side = np.stack([rim, after, after + r * c, rim + r * c], axis=1)
     points = np.concatenate([front.reshape(-1, 3), (front + thick).reshape(-1, 3)])
-    return points, np.concatenate([q, q[:, ::-1] + r * c, side[:, ::-1]]).astype(np.int32)
+    quads = np.concatenate([q, q[:, ::-1] + r * c, side[:, ::-1]]).astype(np.int32)
+    a, b, back = front[1:, 1:] - front[:-1, :-1], front[1:, :-1] - front[:-1, 1:], thick[:-1, :-1]
+    # Rows and columns may run either way.
+    inward = float(np.sum(np.cross(a, b) * back)) > 0
+    return points, quads[:, ::-1] if inward else quads
 
 
 def merged(*solids: Solid) -> Solid:

@@ -14,7 +14,7 @@ from render.people.cap import Caps
 from render.people.complexion import Complexions
 from render.people.eyes import eye_pieces
 from render.people.features import inner_pieces
-from render.people.hair import Barber
+from render.people.hair import Barber, pressed_m
 from render.people.hair_look import HairLook
 from render.people.identity import Look
 from render.people.piece import Piece
@@ -56,14 +56,17 @@ class Wardrobe:
             pieces = self._skin(self._quads["body"][dressed.left], dressed.vertices)
             pieces += self._eyes(posed.vertices)
         pieces += inner_pieces(posed, self._seam)
-        hair: list[Piece] = []
+        wearer = Wearer(self._body, posed, dressed, self._limb, pressed_m(look.hair))
+        worn, left_out = put_on(look.things, wearer)
         strands: list[Strands] = []
         if look.detail == "full":
-            strands = self._barber.groom(look.hair, posed, pieces + dressed.pieces, dressed.hat)
+            # Hair hangs over a scarf and a bag's straps, and lies flat under what goes over it.
+            over = [p for p in worn if p.kind in ("headphones", "pads", "mask")]
+            round_it = [p for p in worn if p.kind in ("scarf", "bag", "strap")]
+            strands = self._barber.groom(look.hair, posed, pieces + dressed.pieces + round_it, dressed.hat, over)
         elif look.detail == "simple":
-            hair = self._caps.hair(look.cap, posed.vertices, posed.rest, dressed.hat)
-        worn, left_out = put_on(look.things, Wearer(self._body, posed, dressed, self._limb, hair))
-        return pieces + hair + dressed.pieces + worn, strands, left_out
+            pieces += self._caps.hair(look.cap, posed.vertices, posed.rest, dressed.hat)
+        return pieces + dressed.pieces + worn, strands, left_out
 
     def _fine_skin(self, hair: HairLook, left: np.ndarray, vertices: np.ndarray) -> list[Piece]:
         """Skin on its charts. ``left``: (Q,) bool, quads of the body that no cloth hides."""

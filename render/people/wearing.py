@@ -36,7 +36,7 @@ CLASS = {
 class Head:
     """``points``: (V, 3) posed base mesh in the head's frame. ``turn``, ``shift``: back to the world.
 
-    ``eyes``: (2, 3) centres, left first. ``ears``: (2, 3) lobes. ``tall``: from eyes to crown, metres.
+    ``eyes``, ``lobes``, ``ear_tops``: (2, 3), left first.
     """
 
     points: np.ndarray
@@ -49,7 +49,6 @@ class Head:
     nose: np.ndarray
     root: np.ndarray
     chin: np.ndarray
-    tall: float
 
     def world(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) of the head's frame in the world."""
@@ -64,10 +63,10 @@ class Head:
 class Wearer:
     """Who wears the things: frames and clouds of points that their makers ask for."""
 
-    def __init__(self, body: Body, posed: Posed, dressed: Dressed, limb: np.ndarray, hair: list[Piece]) -> None:
-        """``limb``: (V,) names. ``hair``: pieces of it, if any."""
+    def __init__(self, body: Body, posed: Posed, dressed: Dressed, limb: np.ndarray, hair_m: float) -> None:
+        """``limb``: (V,) names. ``hair_m``: how thick hair is under what presses on it."""
         self.body, self.posed, self.dressed, self.limb = body, posed, dressed, limb
-        self.hair = hair
+        self.hair_m = hair_m
         # World points of what is worn already: glasses go over a mask.
         self.beneath = np.zeros((0, 3))
         self.size = float(np.ptp(posed.rest[np.unique(groups()["body"]), 2])) / 1.7
@@ -80,9 +79,8 @@ class Wearer:
         points = (now - shift) @ turn
         at = {k: points[v] for k, v in places.items() if k not in ("skull", "head")}
         eyes = np.array([points[np.unique(groups()[f"helper-{s}-eye"])].mean(axis=0) for s in "lr"])
-        tall = float(points[places["head"], 2].max() - eyes[:, 2].mean())
         return Head(points, places["head"], turn, shift, eyes, np.array([at["l_lobe"], at["r_lobe"]]),
-                    np.array([at["l_ear"], at["r_ear"]]), at["nose"], at["root"], at["chin"], tall)  # fmt: skip
+                    np.array([at["l_ear"], at["r_ear"]]), at["nose"], at["root"], at["chin"])  # fmt: skip
 
     @functools.cached_property
     def trunk(self) -> np.ndarray:
