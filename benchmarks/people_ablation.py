@@ -4,10 +4,10 @@ of each, judged on characters that someone else made.
     python benchmarks/people_ablation.py [--out runs/ablation] [--frames 80] [--steps 240] [--seeds 3]
 
 Arms: "mannequin" (grey, close clothes without folds, no hair, no textures), "simple" (skin of one colour, caps of hair,
-clothes with folds and fabrics, nothing carried) and "full". Scenes, cameras, light and bodies are drawn from the same
-seeds. The test pictures show the three characters of the shared assets, with exact depth and normals. What is rendered
-or trained already in `--out` is kept: the same command goes on. Each task's lines begin with what full people lose; the
-last line is the geometric mean over tasks and both rivals of their error over that of full people.
+clothes with folds and fabrics, nothing carried) and "full". Every seed has people, scenes and first weights of its own; arms
+of one seed share bodies, scenes, cameras and light. The test pictures show the three characters of the shared assets, with
+exact depth and normals. What is rendered or trained already in `--out` is kept: the same command goes on. What full people
+lose is printed first; the last line is the geometric mean over tasks and both rivals of their error over that of full people.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from manifests.dataset import Dataset  # noqa: E402
 from manifests.job import check  # noqa: E402
 from pipeline.road import prepare  # noqa: E402
 from training.judges import KINDS  # noqa: E402
@@ -38,20 +39,22 @@ from training.summary import interval  # noqa: E402
 RESULTS = ROOT / "benchmarks/results.jsonl"
 ARMS = ("mannequin", "simple", "full")
 TASKS = ("depth", "normal")
+FIRST_SEED = 31
 # Characters that are told apart by their folders; test data, CC-BY-SA-4.0.
 CHARACTERS = ("cristine", "maya", "jay")
 SIZE = {"width": 48, "height": 64}
-RENDERED = {"width": 96, "height": 128, "samples_per_task": 10, "seed": 31, "engine": {"samples": 8, "denoiser": "fast"},
+RENDERED = {"width": 96, "height": 128, "samples_per_task": 10, "engine": {"samples": 8, "denoiser": "fast"},
             # One silhouette pixel may be 0.1 % of a figure this small.
             "verify_limits": {"opaque_share": 0.96}}  # fmt: skip
 
 
-def people(arm: str, frames: int) -> dict[str, Any]:
+def people(arm: str, frames: int, seed: int) -> dict[str, Any]:
     """A render stage of one arm: every second picture a new person, all for training."""
     source = {"source": "anny", "count": max(2, frames // 2), "detail": arm, "keypoints": "coco17"}
     return {
         "samples": frames,
-        "people_seed": 31,
+        "people_seed": seed,
+        "seed": seed,
         "assets": [source],
         "splits": {"train": 1, "val": 0, "test": 0},
         **RENDERED,
@@ -77,8 +80,8 @@ def rendered(folder: Path, name: str, stage: dict[str, Any]) -> Path:
 
 
 def trained(arm: Path, test: Path, folder: Path, seed: int, steps: int) -> Path:
-    """One seed of one arm, both tasks; the folder with a row for each test picture."""
-    found = folder / f"{arm.parent.name}-{steps}-seed{seed}"
+    """One arm of one seed, both tasks; the folder with a row for each test picture."""
+    found = folder / f"{arm.parent.name}-{steps}"
     if all((found / "evaluate" / f"{task}.parquet").is_file() for task in TASKS):
         return found / "evaluate"
     optim = {"steps": steps, "batch": 8, "lr": 2e-3, "warmup_steps": max(1, steps // 10), "weight_decay": 0.1,
@@ -105,7 +108,7 @@ def trained(arm: Path, test: Path, folder: Path, seed: int, steps: int) -> Path:
 
 def compared(found: dict[str, list[Path]], task: str) -> dict[str, Any]:
     """All arms of ``task``; each picture's error is its mean over seeds. Intervals resample pictures: three characters are
-    too few to resample.
+    too few to resample, and so are the seeds, whose own means stand beside.
     """
     column = f"model/{KINDS[task].headline}"
     errors: dict[str, np.ndarray] = {}
@@ -145,11 +148,14 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     test = rendered(folder, "characters", characters(given.assets.resolve(), given.test_frames))
-    arms = {arm: rendered(folder, arm, people(arm, given.frames)) for arm in ARMS}
-    found = {
-        arm: [trained(data, test, folder, seed, given.steps) for seed in range(given.seeds)]
-        for arm, data in arms.items()
-    }
+    found: dict[str, list[Path]] = {arm: [] for arm in ARMS}
+    counts: dict[str, list[int]] = {arm: [] for arm in ARMS}
+    for seed in range(given.seeds):
+        for arm in ARMS:
+            data = rendered(folder, f"{arm}-{seed}", people(arm, given.frames, FIRST_SEED + seed))
+            counts[arm].append(len(Dataset(data)))
+            found[arm].append(trained(data, test, folder, seed, given.steps))
+    print("training pictures:", ", ".join(f"{arm} {n}" for arm, n in counts.items()))
     results = [compared(found, task) for task in TASKS]
     # A loss is said first.
     lines = []
@@ -169,7 +175,7 @@ def main() -> None:
     ratio = float(np.exp(np.mean(pairs)))
     row = {
         "benchmark": "people_ablation", "ratio": round(ratio, 3), "frames": given.frames, "steps": given.steps,
-        "seeds": given.seeds, "tasks": results, "seconds": round(time.monotonic() - started), "cpu": platform.machine(),
+        "seeds": given.seeds, "pictures": counts, "tasks": results, "seconds": round(time.monotonic() - started), "cpu": platform.machine(),
         "cores": os.cpu_count(), "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }  # fmt: skip
     if (given.frames, given.seeds) >= (60, 3):
