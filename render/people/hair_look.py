@@ -198,7 +198,7 @@ def _cut(rng: np.random.Generator, style: Style | None, years: float, african: f
 
 
 def _dense(rng: np.random.Generator, style: Style, years: float) -> Style:
-    """A style with one person's density of hair; 1 is the densest that is common, so that nobody's costs much more."""
+    """A style with one person's density of hair: a little under the style's own on average, so that it costs no more."""
     own = float(np.clip(rng.normal(0.93, 0.1), *DENSITY))
     # Fewer hairs are thicker ones, as red hair's beside fair hair's; age thins them all, women's too (Robbins et al. 2012).
     aged = 1 - AGE_THINS * float(np.clip((years - 35) / 45, 0, 1))
