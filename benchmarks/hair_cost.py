@@ -31,7 +31,7 @@ from manifests.seeds import generator
 from render.assets.anny import AnnyPeople
 from render.framing import draw_camera
 from render.lighting import draw_lighting, environments
-from render.people.hair_look import STYLES
+from render.people.hair_styles import STYLES
 from render.scene import PersonMesh, Scene
 from render.stage import Renderer
 from render.strands import merged, merging

@@ -22,10 +22,10 @@ from render.people import hair_look
 from render.people.body import groups
 from render.people.hair_gather import gathered
 from render.people.hair_grow import Head, Room, grow
-from render.people.hair_look import BEARDS as CUTS
 from render.people.hair_look import POINTS_A_TURN, WAVE_M, WHITE, _cut, draw_hair
-from render.people.hair_look import STYLES as GROOMS
 from render.people.hair_scalp import Scalp, eyes_and_size, hairline
+from render.people.hair_styles import BEARDS as CUTS
+from render.people.hair_styles import STYLES as GROOMS
 from render.people.identity import draw_look
 from render.people.shape import draw_shape
 from render.people.shell import normals_of
@@ -195,9 +195,8 @@ def test_no_scalp_shows_where_hair_grows(long_haired, bearded):
             filled = cv2.morphologyEx(layer.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
             inner = cv2.erode(filled, np.ones((5, 5), np.uint8)) > 0
             assert (inner & ~layer).sum() <= 0.015 * inner.sum()
-            assert (whole.segmentation[inner] == ID["Hair"]).mean() > 0.99
-            # And strands alone cover most of it, at the hairline and the parting too.
-            assert whole.strand[inner].mean() > 0.6
+            # And strands alone cover most of it, thin as they are at the hairline and the parting.
+            assert whole.strand[inner].mean() > 0.68
 
 
 def area(s: Strands) -> float:

@@ -100,10 +100,10 @@ class Barber:
             grown = _pressed(grown, phones, head)
             if len(grown):
                 keep("hair", grown, style.width, ID[KINDS["hair"]])
-        grown, _ = brows(scalp, head, points, normals, hair.brow, rng)
+        grown = brows(scalp, head, points, normals, hair.brow, rng)
         keep("brows", grown, 0.00009, ID[KINDS["brows"]])
         if hair.beard is not None:
-            grown, _ = beard(hair.beard, scalp, head, points, normals, rng)
+            grown = beard(hair.beard, scalp, head, points, normals, rng)
             grown = _pressed(grown, np.concatenate([phones, veil]), head)
             keep("beard", grown, hair.beard.width, ID[KINDS["beard"]])
         return strands

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from render.people.hair_grow import Head
-from render.people.hair_scalp import Roots, Scalp, across_brow, brow
+from render.people.hair_scalp import Scalp, across_brow, brow
 
 BROW_POINTS, BEARD_POINTS = 5, 8
 
@@ -32,7 +32,7 @@ class Beard:
 
 def brows(
     scalp: Scalp, head: Head, points: np.ndarray, normals: np.ndarray, thick: float, rng: np.random.Generator
-) -> tuple[np.ndarray, Roots]:
+) -> np.ndarray:
     """(N, K, 3) metres. ``points``, ``normals``: (C, 3) of the fine skin. ``thick``: 0 sparse to 1 bushy."""
     roots = scalp.roots(rng, int(400 + 720 * thick), brow(scalp.at) ** (1.5 - 0.7 * thick))
     at, n = roots.at, scalp.on(roots, normals)
@@ -48,12 +48,12 @@ def brows(
     length = (
         head.size / 0.12 * (0.0055 + 0.004 * (1 - np.abs(out - 0.45))) * np.clip(rng.normal(1, 0.2, len(x)), 0.4, 1.5)
     )
-    return _laid(head, scalp.on(roots, points), n, comb, length, 0.35, BROW_POINTS, 0.0006), roots
+    return _laid(head, scalp.on(roots, points), n, comb, length, 0.35, BROW_POINTS, 0.0006)
 
 
 def beard(
     kind: Beard, scalp: Scalp, head: Head, points: np.ndarray, normals: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, Roots]:
+) -> np.ndarray:
     """(N, K, 3) metres, as ``brows``."""
     chin, lip = scalp.beard(scalp.at, kind.cheek)
     if kind.only == "goatee":
@@ -71,7 +71,7 @@ def beard(
         np.where(above, kind.lip, kind.chin * shape) * head.size / 0.12 * np.clip(rng.normal(1, 0.2, len(at)), 0.4, 1.5)
     )
     lift = 0.9 if kind.chin < 0.004 else 0.45
-    return _laid(head, scalp.on(roots, points), n, comb, length, lift, BEARD_POINTS, 0.012, kind.curl, rng), roots
+    return _laid(head, scalp.on(roots, points), n, comb, length, lift, BEARD_POINTS, 0.004, kind.curl, rng)
 
 
 def _laid(
@@ -86,7 +86,7 @@ def _laid(
     curl: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Strands that leave the skin by ``lift``, then lie along ``comb`` no farther than ``thick`` metres deep in it."""
+    """Strands that leave the skin by ``lift``, then lie along ``comb``, their tips at least a quarter of ``thick`` metres off the skin."""
     flat = comb - np.einsum("nc,nc->n", comb, normals)[:, None] * normals
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
     d = lift * normals + (1 - lift) * flat
@@ -98,6 +98,6 @@ def _laid(
             toward = toward + rng.normal(0, 1.6 * curl, toward.shape)
         d = d + 0.8 * toward
         d /= np.linalg.norm(d, axis=1, keepdims=True)
-        p = head.room.out(p + d * (length / (points - 1))[:, None], 0.0004 + min(thick, 0.004) * 0.25 * t)
+        p = head.room.out(p + d * (length / (points - 1))[:, None], 0.0004 + 0.25 * thick * t)
         out.append(p)
     return np.stack(out, axis=1)

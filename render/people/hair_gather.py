@@ -7,25 +7,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from render.people.hair_grow import Head, Style, _unit
+from render.people.hair_grow import Head, Style, curled, unit
+
+# Points of a strand up to the tie, where the rest of them are for its turns.
+ALONG = 12
 
 
 def gathered(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(N, K, 3) metres from ``roots`` (N, 3) by ``style.gather``: "bun", "top_bun", "ponytail" or "braids"."""
+    """(N, K, 3) metres from ``roots`` (N, 3) by ``style.gather``: "bun", "top_bun", "ponytail" or "braids"; ``normals`` as in ``grow``."""
     n, k = len(roots), style.points
     side = np.where(head.at(roots)[:, 0] > 0, 1.0, -1.0)
     at = np.array(TIES[style.gather])
     tie = head.eye + head.size * np.stack([side * at[0], np.full(n, at[1]), np.full(n, at[2])], axis=1)
-    drawn = k // 2
-    path = _along_head(head, roots, normals, tie, drawn, style, rng)
-    rest = AFTER[style.gather](style, head, path, tie, side, k - drawn, rng)
+    curly = style.curl > 0 and style.gather in LOOSE
+    drawn = min(ALONG, k // 2) if curly else k // 2
+    path = _along_head(head, roots, tie, drawn, style, rng)
+    if style.gather == "braids":
+        rest = _braids(style, head, tie, side, k - drawn, rng)
+    else:
+        rest = LOOSE[style.gather](style, head, path, tie, k - drawn, rng)
+    if curly:
+        # Over the skull it is drawn tight, from the tie on it curls.
+        rest = curled(style, np.concatenate([path[:, -1:], rest], axis=1), rng)[:, 1:]
+        rest = head.room.out(rest.reshape(-1, 3), 0.003).reshape(rest.shape)
     return np.concatenate([path, rest], axis=1)
 
 
 def _along_head(
     head: Head,
     roots: np.ndarray,
-    normals: np.ndarray,
     tie: np.ndarray,
     count: int,
     style: Style,
@@ -52,12 +62,12 @@ def _along_head(
     return np.stack(out, axis=1)
 
 
-def _bun(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:
+def _bun(style: Style, head: Head, path, tie, count: int, rng) -> np.ndarray:
     """Wound round a ball at the tie."""
     n = len(path)
     radius = 0.26 * head.size * (style.back / 0.4) ** 0.4
-    outward = _unit(tie - (head.eye + head.size * np.array([0, 0.55, 0.3])))
-    one = _unit(np.cross(outward, [0.1, 0.3, 1.0]))
+    outward = unit(tie - (head.eye + head.size * np.array([0, 0.55, 0.3])))
+    one = unit(np.cross(outward, [0.1, 0.3, 1.0]))
     two = np.cross(outward, one)
     start, turns = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.9, 1.6, n)
     tilt, shell = rng.uniform(0.25, 1.0, n), rng.uniform(0.78, 1.0, n) ** 0.5
@@ -74,16 +84,16 @@ def _bun(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarr
     return np.stack(out, axis=1)
 
 
-def _ponytail(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:
+def _ponytail(style: Style, head: Head, path, tie, count: int, rng) -> np.ndarray:
     """Hanging from the tie: a sheaf that first stands off the head."""
     n = len(path)
     length = style.back * head.size / 0.12 * np.clip(rng.normal(1, 0.1, n), 0.6, 1.2)
-    outward = _unit(tie - (head.eye + head.size * np.array([0, 0.55, 0.2])))
+    outward = unit(tie - (head.eye + head.size * np.array([0, 0.55, 0.2])))
     spread = rng.normal(0, 1, (n, 3))
     p, d, out = path[:, -1], outward, []
     for i in range(1, count + 1):
         t = i / count
-        d = _unit(d + head.down * (0.55 + 0.5 * t) + spread * 0.05 + rng.normal(0, 0.06 * style.frizz, (n, 3)))
+        d = unit(d + head.down * (0.55 + 0.5 * t) + spread * 0.05 + rng.normal(0, 0.06 * style.frizz, (n, 3)))
         p = p + d * (length / count)[:, None]
         middle = p.mean(axis=0)
         p = p + (middle - p) * 0.10 * (1 - t) + spread * 0.0016 * np.sin(np.pi * min(t + 0.15, 1)) * head.size / 0.12
@@ -92,15 +102,15 @@ def _ponytail(style: Style, head: Head, path, tie, side, count: int, rng) -> np.
     return np.stack(out, axis=1)
 
 
-def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.ndarray:
+def _braids(style: Style, head: Head, tie, side, count: int, rng) -> np.ndarray:
     """Two plaits over the shoulders: three locks, each on a figure of eight across the plait."""
-    n = len(path)
+    n = len(tie)
     length = style.back * head.size / 0.12
     lines: dict[float, np.ndarray] = {}
     for s in (-1.0, 1.0):
         p, d, plait = tie[side == s][:1], np.array([[0.5 * s, -0.15, -1.0]]), []
         for _ in range(count):
-            d = _unit(d + 0.6 * head.down + [0.05 * s, -0.12, 0])
+            d = unit(d + 0.6 * head.down + [0.05 * s, -0.12, 0])
             p = head.room.out(p + d * length / count, 0.013)
             plait.append(p[0])
         lines[s] = np.array(plait)
@@ -113,9 +123,9 @@ def _braids(style: Style, head: Head, path, tie, side, count: int, rng) -> np.nd
     out = np.empty((n, count, 3))
     for s, line in lines.items():
         mine = np.flatnonzero(side == s)
-        tangent = _unit(np.gradient(line, axis=0))
+        tangent = unit(np.gradient(line, axis=0))
         _, away = head.room(line)
-        across = _unit(np.cross(tangent, away))
+        across = unit(np.cross(tangent, away))
         angle = phase[None] + 2 * np.pi / 3 * lock[mine, None]
         x, y = np.sin(angle) * wide * thin, np.sin(2 * angle) * 0.5 * wide * thin
         out[mine] = line + x[..., None] * across + y[..., None] * away + own[mine, None] * thin[:, None]
@@ -129,4 +139,5 @@ TIES = {
     "ponytail": (0.0, 1.40, 0.50),
     "braids": (0.42, 1.12, -0.42),
 }
-AFTER = {"bun": _bun, "top_bun": _bun, "ponytail": _ponytail, "braids": _braids}
+# From the tie on, where hair is not plaited.
+LOOSE = {"bun": _bun, "top_bun": _bun, "ponytail": _ponytail}

@@ -30,7 +30,11 @@ class Style:
     pull of the comb and of gravity. ``volume``: thickness of the layer. ``part``: where hair parts, x in head
     coordinates. ``sweep``: front hair is combed back (1), aside (0) or forward (-1). ``curl``, ``pitch``: radius and length
     of a turn. ``frizz``: how far single hairs stray. ``clump``: how much locks draw together. ``gather``: "", "bun",
-    "ponytail", "braids". ``points``: K. ``count``: N. ``width``: thickness of a strand.
+    "top_bun", "ponytail", "braids". ``points``: K. ``count``: N. ``width``: thickness of a strand, for 5 hairs.
+
+    Hair that is gathered goes by ``back``, the length from the tie on, ``volume``, the layer on the head, and ``curl``,
+    ``pitch`` and ``frizz`` from the tie on, where it is not plaited; ``lift``, ``comb``, ``fall``, ``part``, ``sweep`` and
+    ``clump`` have no say in it.
     """
 
     top: float
@@ -50,7 +54,7 @@ class Style:
     gather: str = ""
     points: int = 14
     count: int = 14000
-    width: float = 0.0002
+    width: float = 0.00025
 
 
 class Room:
@@ -121,7 +125,7 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
     layer[stray] = 1 + rng.random(stray.sum()) ** 2
     lean = smooth_noise(rng, at, 0.22, 3) * 0.35 + smooth_noise(rng, at, 0.06, 3) * 0.25
     flow = _flow(style, at, normals)
-    d = _unit(normals * style.lift + flow * (1 - style.lift) + lean * 0.5)
+    d = unit(normals * style.lift + flow * (1 - style.lift) + lean * 0.5)
     p, out = roots.copy(), [roots]
     for i in range(1, k):
         t = i / (k - 1)
@@ -134,20 +138,20 @@ def grow(style: Style, head: Head, roots: np.ndarray, normals: np.ndarray, rng: 
         pull += _clear_of_face(style, head.at(p))
         # A strand turns over centimetres, however many steps it is grown in.
         stiff = np.exp(-step / (STIFF_M * head.size / 0.12))
-        d = _unit(d * stiff + pull * (1 - stiff) + rng.normal(0, style.frizz * 0.1, (n, 3)))
+        d = unit(d * stiff + pull * (1 - stiff) + rng.normal(0, style.frizz * 0.1, (n, 3)))
         p = p + step * d
         floor = 0.0012 + style.volume * layer * min(1.0, 3 * t) * head.size / 0.12
         value, away = head.room(p)
         p = p + np.maximum(floor - value, 0)[:, None] * away
         inward = np.einsum("nc,nc->n", d, away)
-        d = _unit(d - np.where(value < floor, np.minimum(inward, 0), 0)[:, None] * away)
+        d = unit(d - np.where(value < floor, np.minimum(inward, 0), 0)[:, None] * away)
         out.append(p)
     strands = np.stack(out, axis=1)
     if style.sweep < -0.9:
         strands = _trimmed(strands, head.at(strands), rng)
-    strands = np.where(stray[:, None, None], strands, _clumped(style, strands, at, flow, rng))
+    strands = np.where(stray[:, None, None], strands, _clumped(style, strands, at, rng))
     strands = _bent(strands, at, stray, rng)
-    strands = _curled(style, strands, rng)
+    strands = curled(style, strands, rng)
     flat = strands[:, 1:].reshape(-1, 3)
     # On the shoulders hair lies some millimetres thick, and cloth has less detail than the room: thinner, half of it sank in.
     past = np.clip(step * np.arange(1, k) / (head.size / 0.12) / 0.06 - 1.7, 0, 1)
@@ -171,7 +175,7 @@ def _flow(style: Style, at: np.ndarray, away: np.ndarray) -> np.ndarray:
     # Hair flows away from the parting, a line from the forehead to the crown.
     start, end = np.array([style.part, -0.1, 0.72]), np.array([0.6 * style.part, 0.80, 1.05])
     t = np.clip((at - start) @ (end - start) / ((end - start) @ (end - start)), 0, 1)
-    flow = _unit(at - (start + t[:, None] * (end - start)))
+    flow = unit(at - (start + t[:, None] * (end - start)))
     # A fringe is combed forward from further back: the hairline's own hair is too thin for one.
     deep = 0.45 if style.sweep > -0.9 else 0.75
     front = np.clip((deep - at[:, 1]) / 0.5, 0, 1) * np.clip((at[:, 2] - 0.25) / 0.3, 0, 1)
@@ -183,7 +187,7 @@ def _flow(style: Style, at: np.ndarray, away: np.ndarray) -> np.ndarray:
     # Hair combed back goes back at the sides too: parted there, it stood out like wings.
     back = max(style.sweep, 0.0)
     flow = flow * (1 - 0.8 * back) + (front[:, None] * 1.6 + back) * wanted
-    return _unit(flow - np.einsum("nc,nc->n", flow, away)[:, None] * away)
+    return unit(flow - np.einsum("nc,nc->n", flow, away)[:, None] * away)
 
 
 def _clear_of_face(style: Style, at: np.ndarray) -> np.ndarray:
@@ -219,9 +223,7 @@ def shortened(strands: np.ndarray, share: np.ndarray) -> np.ndarray:
     return strands[rows, i] * (1 - f) + strands[rows, i + 1] * f
 
 
-def _clumped(
-    style: Style, strands: np.ndarray, at: np.ndarray, flow: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _clumped(style: Style, strands: np.ndarray, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Strands drawn to the lock they belong to, more towards their tips."""
     n, k = strands.shape[:2]
     if style.clump <= 0:
@@ -250,7 +252,7 @@ def _bent(strands: np.ndarray, at: np.ndarray, stray: np.ndarray, rng: np.random
     return strands + (wide * first)[..., None] * one + (wide * second)[..., None] * two
 
 
-def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Strands wound into helices round their own paths; those of a lock in step."""
     n = len(strands)
     if style.curl <= 0:
@@ -270,8 +272,8 @@ def _curled(style: Style, strands: np.ndarray, rng: np.random.Generator) -> np.n
 def _frames(strands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, K) metres from the root along ``strands`` (N, K, 3), and two (N, K, 3) unit directions across them."""
     along = np.linalg.norm(np.diff(strands, axis=1, prepend=strands[:, :1]), axis=2).cumsum(axis=1)
-    tangent = _unit(np.gradient(strands, axis=1))
-    one = _unit(np.cross(tangent, [0.31, 0.87, 0.38]))
+    tangent = unit(np.gradient(strands, axis=1))
+    one = unit(np.cross(tangent, [0.31, 0.87, 0.38]))
     return along, one, np.cross(tangent, one)
 
 
@@ -282,5 +284,5 @@ def smooth_noise(rng: np.random.Generator, at: np.ndarray, wavelength: float, ch
     return np.sin(at @ waves.T + phase) @ weight
 
 
-def _unit(v: np.ndarray) -> np.ndarray:
+def unit(v: np.ndarray) -> np.ndarray:
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)

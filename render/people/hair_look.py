@@ -10,8 +10,11 @@ import dataclasses
 import numpy as np
 
 from manifests.hair import HairPrior
+from manifests.seeds import generator
 from render.people.hair_face import Beard
+from render.people.hair_gather import ALONG, LOOSE
 from render.people.hair_grow import Style
+from render.people.hair_styles import BEARDS, STYLES
 from render.people.shape import EUROPEAN, Shape
 
 Colour = tuple[float, float, float]
@@ -39,173 +42,6 @@ class HairLook:
     seed: int
 
 
-STYLES: dict[str, Style | None] = {
-    "bald": None,
-    "buzz": Style(
-        0.007,
-        0.005,
-        0.005,
-        0.007,
-        lift=0.75,
-        comb=0.5,
-        fall=0.0,
-        volume=0.004,
-        frizz=0.5,
-        clump=0,
-        points=4,
-        count=18000,
-    ),
-    "crop": Style(
-        0.035,
-        0.012,
-        0.014,
-        0.035,
-        lift=0.4,
-        comb=0.8,
-        fall=0.15,
-        volume=0.008,
-        sweep=-0.4,
-        frizz=0.2,
-        clump=0.45,
-        points=8,
-    ),
-    "side_part": Style(
-        0.075,
-        0.022,
-        0.024,
-        0.085,
-        lift=0.45,
-        comb=1.2,
-        fall=0.2,
-        volume=0.014,
-        part=0.28,
-        sweep=0.35,
-        clump=0.5,
-        points=10,
-    ),
-    "swept_back": Style(
-        0.085, 0.022, 0.030, 0.090, lift=0.4, comb=1.4, fall=0.1, volume=0.013, sweep=0.95, clump=0.6, points=10
-    ),
-    "messy": Style(
-        0.065,
-        0.035,
-        0.04,
-        0.07,
-        lift=0.3,
-        comb=0.7,
-        fall=0.6,
-        volume=0.015,
-        sweep=0.6,
-        frizz=0.35,
-        clump=0.6,
-        points=10,
-    ),
-    "curly_short": Style(
-        0.07,
-        0.035,
-        0.04,
-        0.07,
-        lift=0.7,
-        comb=0.4,
-        fall=0.2,
-        volume=0.018,
-        curl=0.006,
-        pitch=0.022,
-        frizz=0.4,
-        clump=0.5,
-        points=24,
-        count=14000,
-    ),
-    "coils": Style(
-        0.03,
-        0.018,
-        0.02,
-        0.03,
-        lift=0.95,
-        comb=0.1,
-        fall=0.0,
-        volume=0.014,
-        curl=0.0028,
-        pitch=0.008,
-        frizz=0.5,
-        clump=0.5,
-        points=20,
-        count=12000,
-    ),
-    "afro": Style(
-        0.10,
-        0.085,
-        0.085,
-        0.09,
-        lift=1.0,
-        comb=0.0,
-        fall=0.03,
-        volume=0.02,
-        curl=0.0045,
-        pitch=0.013,
-        frizz=0.7,
-        clump=0.3,
-        points=36,
-        count=11000,
-    ),
-    "pixie": Style(
-        0.075, 0.04, 0.05, 0.08, lift=0.4, comb=1.0, fall=0.4, volume=0.012, part=0.25, sweep=-0.7, clump=0.6, points=10
-    ),
-    "bob": Style(0.22, 0.19, 0.17, 0.22, lift=0.35, comb=0.9, fall=0.8, volume=0.014, clump=0.5, points=14),
-    "fringe_bob": Style(
-        0.22, 0.19, 0.17, 0.085, lift=0.3, comb=0.9, fall=0.9, volume=0.012, sweep=-1.0, clump=0.5, points=14
-    ),
-    "long": Style(0.46, 0.42, 0.40, 0.46, lift=0.3, comb=0.8, fall=0.9, volume=0.012, clump=0.65, points=20),
-    "long_fringe": Style(
-        0.44, 0.40, 0.40, 0.08, lift=0.3, comb=0.8, fall=0.9, volume=0.012, sweep=-1.0, clump=0.6, points=20
-    ),
-    "wavy": Style(
-        0.40,
-        0.36,
-        0.34,
-        0.40,
-        lift=0.35,
-        comb=0.7,
-        fall=0.8,
-        volume=0.016,
-        part=0.2,
-        curl=0.011,
-        pitch=0.11,
-        frizz=0.2,
-        clump=0.6,
-        points=28,
-        count=12000,
-    ),
-    "curly_long": Style(
-        0.34,
-        0.30,
-        0.30,
-        0.32,
-        lift=0.5,
-        comb=0.5,
-        fall=0.6,
-        volume=0.025,
-        curl=0.011,
-        pitch=0.038,
-        frizz=0.35,
-        clump=0.6,
-        points=44,
-        count=9000,
-    ),
-    "ponytail": Style(0.34, 0.34, 0.34, 0.34, volume=0.006, sweep=1.0, gather="ponytail", points=24, count=13000),
-    "bun": Style(0.4, 0.4, 0.4, 0.4, volume=0.006, gather="bun", points=26, count=12000),
-    "top_bun": Style(0.35, 0.35, 0.35, 0.35, volume=0.006, gather="top_bun", points=26, count=12000),
-    "braids": Style(0.4, 0.4, 0.4, 0.4, volume=0.005, gather="braids", points=44, count=10000),
-}
-BEARDS: dict[str, Beard | None] = {
-    "none": None,
-    "stubble": Beard(0.0022, 0.0022, cheek=0.5, count=7000, width=0.00010),
-    "short": Beard(0.009, 0.008, cheek=0.5, curl=0.06, count=6500),
-    "full": Beard(0.03, 0.016, cheek=0.7, curl=0.12, count=6500),
-    "long": Beard(0.10, 0.025, cheek=0.7, curl=0.15, count=7000),
-    "goatee": Beard(0.016, 0.010, only="goatee", curl=0.05, count=2600),
-    "moustache": Beard(0.0, 0.013, count=1100),
-}
 # Linear RGB that a bundle of such hair has.
 BLACK, DARK, BROWN = (0.010, 0.008, 0.007), (0.030, 0.018, 0.011), (0.085, 0.047, 0.026)
 LIGHT, SANDY, BLOND = (0.19, 0.115, 0.062), (0.32, 0.215, 0.115), (0.52, 0.38, 0.21)
@@ -223,8 +59,12 @@ DYED = (
 DYED_SHARES = np.array([4.0, 2.0, 2.5, 1.5, 1.0, 0.7, 0.9, 0.5, 0.5, 1.2])
 CURLED = ("coils", "afro", "curly_short", "curly_long", "braids", "buzz", "bald")
 SHORT = ("bald", "buzz", "crop", "side_part", "swept_back", "coils")
+# A person's own density of hair, least and most, and how much of it is gone at 80.
+DENSITY, AGE_THINS = (0.78, 1.15), 0.12
+# Tied hair that curls, of African shape: turns, how much it shrinks, what is left of its strands, which have more points.
+TIED_CURL, TIED_PITCH, TIED_SHRINKS, TIED_FEWER = 0.004, 0.035, 0.6, 0.8
 UPRIGHT = ("afro", "coils", "top_bun", "bun")
-BEARD_YEARS, DYE_YEARS, FULL_YEARS = 18.0, 14.0, 3.0
+BEARD_YEARS, DYE_YEARS, FULL_YEARS, GREY_YEARS = 18.0, 14.0, 3.0, 18.0
 # Taken off the length of hair round a crown that is all bare.
 BALD_SHORTER = 0.6
 # Of straight hair's slight waves: the greatest radius of their turns, and points that a turn needs to be one.
@@ -255,9 +95,11 @@ def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrio
     kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
     beard = BEARDS[kind] if male and years >= BEARD_YEARS else None
     redder = (natural[0] * 1.15, natural[1] * 0.95, natural[2] * 0.85)
+    seed = int(rng.integers(2**62))
     return HairLook(
         name=name,
-        style=style,
+        # From a stream of its own: what else is drawn does not depend on it.
+        style=style and _dense(generator(seed, "density"), style, years),
         color=color,
         own_color=natural,
         beard_color=redder,
@@ -269,7 +111,7 @@ def draw_hair(rng: np.random.Generator, shape: Shape, hat: bool, prior: HairPrio
         brow=float(np.clip(rng.normal(0.55 if male else 0.3, 0.18), 0.05, 1)) * (0.4 + 0.6 * min(years / 16, 1.0)),
         beard=beard,
         beard_name=kind if beard is not None else "none",
-        seed=int(rng.integers(2**62)),
+        seed=seed,
     )
 
 
@@ -339,9 +181,28 @@ def _cut(rng: np.random.Generator, style: Style | None, years: float, african: f
     if style.curl == 0 and not style.gather and style.top > 0.12:
         points = int(np.ceil(POINTS_A_TURN * max(made.top, made.side, made.back) / pitch)) + 1
         made = dataclasses.replace(made, curl=wave, pitch=pitch, points=max(made.points, points))
+    if african > 0.5 and style.gather in LOOSE:
+        back = made.back * TIED_SHRINKS
+        made = dataclasses.replace(
+            made,
+            back=back,
+            curl=TIED_CURL * curl,
+            pitch=TIED_PITCH * curl,
+            frizz=2.5 * made.frizz,
+            points=ALONG + int(np.ceil(POINTS_A_TURN * back / (TIED_PITCH * curl))),
+            count=int(made.count * TIED_FEWER),
+        )
     if african > 0.5 and made.curl == 0 and not made.gather and made.top < 0.1:
         made = dataclasses.replace(made, curl=0.0024, pitch=0.009, points=max(made.points, 16), lift=0.8)
     return made
+
+
+def _dense(rng: np.random.Generator, style: Style, years: float) -> Style:
+    """A style with one person's density of hair: a little under the style's own on average, so that it costs no more."""
+    own = float(np.clip(rng.normal(0.93, 0.1), *DENSITY))
+    # Fewer hairs are thicker ones, as red hair's beside fair hair's; age thins them all, women's too (Robbins et al. 2012).
+    aged = 1 - AGE_THINS * float(np.clip((years - 35) / 45, 0, 1))
+    return dataclasses.replace(style, count=round(style.count * own * aged), width=style.width / float(np.sqrt(own)))
 
 
 def _natural(rng: np.random.Generator, shape: Shape) -> Colour:
@@ -359,6 +220,9 @@ def _jittered(rng: np.random.Generator, color: Colour) -> Colour:
 
 
 def _grey(rng: np.random.Generator, years: float, greying: float) -> float:
-    """Share of white hairs: half of people have some at 45, and half of a head is white at 60."""
-    start, pace = rng.normal(40, 9), rng.uniform(18, 40)
-    return float(np.clip(greying * (years - start) / pace, 0, 1))
+    """Share of white hairs. Between 45 and 65, 74 % of people have some and those 27 % of their hair (Panhard et al. 2012),
+    at 56 to 60 86 % and a third, at 61 to 65 91 % and 40 %; at 50, 6 to 23 % have half or more.
+    """
+    start, pace = max(rng.normal(45, 11), GREY_YEARS), rng.uniform(18, 70)
+    # Slow at first: the first white hairs come years before one in ten is white.
+    return float(np.clip(greying * max((years - start) / pace, 0.0) ** 1.5, 0, 1))

@@ -11,8 +11,6 @@ import dataclasses
 import numpy as np
 import scipy.sparse as sp
 
-from render.people.shell import normals_of
-
 # y, z of the hairline as a profile shows it: forehead, temple, sideburn, over the ear, behind it, nape. Hair is half as dense
 # 0.05 above it: on the forehead 74 mm above the eyes of an adult.
 HAIRLINE = np.array(
@@ -26,7 +24,7 @@ HAIRLINE = np.array(
 BROW = np.array(
     [(0.07, 0.102, 0.170), (0.16, 0.110, 0.190), (0.28, 0.135, 0.210), (0.38, 0.130, 0.192), (0.47, 0.078, 0.116)]
 )
-# Lips from corner to corner, and how high a moustache reaches.
+# How high a moustache reaches: under the nose.
 NOSE_Z = -0.405
 
 
@@ -65,10 +63,8 @@ class Scalp:
         self.matrix, self.quads = _sixteen(body[whole], len(template))
         self.source = np.tile(whole, 16)
         self.at = self.matrix @ at
-        self._normals = normals_of(self.at, self.quads)
-        used = np.unique(self.quads)
+        self.used = np.unique(self.quads)
         self._area = quad_area(self.at, self.quads)
-        self.used = used
 
     def roots(self, rng: np.random.Generator, count: int, density: np.ndarray) -> Roots:
         """``count`` roots by ``density`` (C,) in [0, 1] over the fine surface's area."""
