@@ -71,7 +71,7 @@ def portrait(person, width: int = 150) -> Camera:
 def test_light_eyes_come_with_light_skin_and_european_ancestry_alone():
     dark = {linear(rgb) for rgb in IRIS_SRGB[:3]}
     looks = [draw_look(generator(3, "identity", j), BodyPrior(skin_tone={1: 1, 5: 1, 6: 1})) for j in range(300)]
-    may = [look for look in looks if look.monk <= 5 and look.phenotype["caucasian"] > EUROPEAN]
+    may = [look for look in looks if look.shape.skin_tone <= 5 and look.phenotype["caucasian"] > EUROPEAN]
     light = {id(look) for look in looks if look.iris not in dark}
     assert light <= {id(look) for look in may}
     assert 0.35 < len(light) / len(may) < 0.8

@@ -119,7 +119,7 @@ class AnnyPeople:
         pieces, strands, left_out = wardrobe.outfitted(look, posed)
         if held is not None:
             turn, middle = placed(held, body, posed, rotations)
-            if in_the_way(held, turn, middle, pieces, posed, body):
+            if in_the_way(held, turn, middle, pieces, body):
                 left_out.append("held")
             else:
                 pieces += in_hand(held, turn, middle)
