@@ -359,7 +359,7 @@ def test_a_skins_picture_is_the_same_in_every_mode_and_size(charts, tmp_path):
 
 def test_dark_peoples_palms_are_pale_under_a_photographed_skin_too(body, charts, tmp_path):
     flat = painted(body, tmp_path / "young_male.png", lambda at: np.broadcast_to([120.0, 90, 70], at.shape))
-    inner, back = charts.palms > 0.9, charts.palms < 0.01
+    inner, back = charts.below.palms > 0.9, charts.below.palms < 0.01
     for tone, least in ((10, 2.5), (2, 0.95)):
         made = [
             charts.materials(skin(tone=tone, photo=photo))["skin"].base_color_texture[..., 0].astype(float)
