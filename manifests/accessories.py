@@ -1,6 +1,6 @@
 """What a job may say about what people wear and carry besides clothes: shares of each, among those whom they suit.
 
-Who is suited: children under 3 carry nothing; earrings, watches, headphones and phones have ages of their own (FROM_YEARS);
+Who is suited: children under 3 wear and carry nothing, and most slots begin later (FROM_YEARS: each slot's own years);
 headphones need a head without a hat.
 """
 

@@ -20,7 +20,10 @@ KNOWN = {"female": STYLES, "male": STYLES, "beards": BEARDS}
 
 
 class HairPrior(Model):
-    """Shares of styles, each list normalised; hair of African shape is curled more often, which no share undoes."""
+    """Shares of styles, each list normalised. Whom they suit weighs too, which no share undoes: hair of African shape is curled more
+    often; from 40 on it is worn shorter, and women's from 65 on mostly as a bob, pixie, bun or short curls; under hats nothing
+    stands or is tied up; bare crowns are worn short; under 3 years hair is short, and nobody under 18 is bald.
+    """
 
     female: Shares = Field(
         {

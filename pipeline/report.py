@@ -115,7 +115,8 @@ def _stage_times(events: list[dict[str, Any]]) -> str | None:
 def _limit(job: Job) -> dict[str, float] | None:
     if job.render is None:
         return None
-    return {"share": job.render.verify_limits.opaque_share, "tolerance_m": job.render.verify_limits.tolerance_m}
+    limits = job.render.verify_limits
+    return {"share": limits.opaque_share, "strand_share": limits.strand_share, "tolerance_m": limits.tolerance_m}
 
 
 def _summary(content: Mapping[str, Any], events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -128,7 +129,9 @@ def _summary(content: Mapping[str, Any], events: list[dict[str, Any]]) -> list[t
         if render["outcomes"]["median_s"] is not None:
             facts.append((f"{render['outcomes']['median_s']:.1f} s", "per sample, median"))
         if render["agreement"]:
-            facts.append((f"{100 * render['agreement']['min']:.3f} %", "lowest agreement of the two engines"))
+            facts.append(
+                (f"{100 * render['agreement']['min']:.3f} %", "lowest agreement of the two engines, strands apart")
+            )
     if render:
         status = render["outcomes"]["status"]
         facts.append((str(status.get("rejected", 0) + status.get("failed", 0)), "samples rejected or failed"))

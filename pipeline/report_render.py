@@ -43,6 +43,8 @@ def render_section(folder: Path, stage: RenderStage, samples: int) -> dict[str, 
         "people": _people([r for _, r in rows]),
         "variety": variety.counts([r for _, r in rows]),
         "alike": _alike(dataset, rows),
+        "compared": variety.MOST_PEOPLE,
+        "told_of": len(variety.told_of([r for _, r in rows])),
         "environments": len({r["lighting"]["environment"] for _, r in rows}),
         "outcomes": outcomes(folder),
     }
@@ -123,15 +125,26 @@ def _charts(rows: list[dict[str, Any]], stage: RenderStage) -> list[dict[str, An
 
 
 def _agreement(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Share of foreground pixels on which Embree and Cycles agree, over the written samples."""
-    opaque = [r["agreement"]["opaque"] for r in rows if r["agreement"] and r["agreement"]["opaque"] is not None]
+    """Shares of pixels on which Embree and Cycles agree, over the written samples: of opaque ones, and under "strand" of
+    strands', None where no sample has any.
+    """
+    opaque, strand = (
+        [r["agreement"][kind] for r in rows if r["agreement"] and r["agreement"][kind] is not None]
+        for kind in ("opaque", "strand")
+    )
     if not opaque:
         return None
-    missed = [(1 - share) * 1e4 for share in opaque]
+    of_strands = _shares(strand, "strands' pixels that differ, per 100", 1e2) if strand else None
+    return {**_shares(opaque, "foreground pixels that differ, per 10 000", 1e4), "strand": of_strands}
+
+
+def _shares(agreed: list[float], of: str, per: float) -> dict[str, Any]:
+    missed = [(1 - share) * per for share in agreed]
     return {
-        "min": min(opaque),
-        "median": statistics.median(opaque),
-        "chart": figures.histogram(missed, "foreground pixels that differ, per 10 000") if len(opaque) > 1 else None,
+        "samples": len(agreed),
+        "min": min(agreed),
+        "median": statistics.median(agreed),
+        "chart": figures.histogram(missed, of) if len(agreed) > 1 else None,
     }
 
 

@@ -42,7 +42,7 @@ class Material:
     bump: float = 0.0
     bump_scale: float = 200.0
     bump_m: float = 0.002
-    # Ridges that run down, as the folds of what hangs, instead of round lumps.
+    # Rounded crests that run down, as the folds of what hangs, instead of round lumps.
     bump_folds: bool = False
 
 

@@ -14,7 +14,7 @@ from manifests import commit, job, shards, view
 from manifests.errors import InputError
 from manifests.frames import look_at, project, to_camera
 from manifests.sample import Person, RenderedSample
-from pipeline import figures, report
+from pipeline import figures, report, report_render, variety
 from pipeline.diversity import azimuth_deg
 from pipeline.report_train import read_jsonl, training_section
 from tests import browser
@@ -57,7 +57,13 @@ def doll(index: int) -> RenderedSample:
         keypoints=points.astype(np.float32),
         keypoints_3d=JOINTS,
         visibility=np.where(np.arange(17) % 3, 2, 1).astype(np.uint8),
-        phenotype={"age_years": 30.0 + index, "sex": "female" if index % 2 else "male", "height_m": 1.7},
+        phenotype={
+            **{"age_years": 30.0 + 4 * (index % 4), "sex": "female" if index % 2 else "male", "height_m": 1.7},
+            **{"hair": ("bob", "crop")[index % 2], "beard": "none", "outfit": ["jeans", "shirt"]},
+            # Everyone owns glasses; every third pose has no room for them.
+            **{"accessories": ["glasses"], "face": {"chin-width": 0.1 * (index % 4)}},
+            "pose": {"expression": "happy/smile", "source": "a/b", "worn": ["glasses"] if index % 3 else []},
+        },
     )
     rights = [
         {
@@ -91,7 +97,7 @@ def doll(index: int) -> RenderedSample:
         framing=("face", "upper", "full")[index % 3],
         lighting={"environment": f"hall{index % 2}", "yaw_deg": 10.0, "strength": 1.0},
         rights=rights,
-        agreement={"opaque": 1 - 1e-5 * index, "strand": None},
+        agreement={"opaque": 1 - 1e-5 * index, "strand": 0.95 - 0.01 * index if index < 4 else None},
         engine={"renderer": "cycles", "version": "4.5", "samples": 4, "denoiser": "fast"},
     )
 
@@ -206,6 +212,43 @@ def test_contact_sheet_shows_all_channels_of_as_many_samples_as_asked(page):
 def test_rejected_and_failed_samples_are_named_with_their_reason(page):
     assert "only 98.2 % of the foreground agrees" in page
     assert "worker died" in page
+
+
+def cells(page: str) -> list[list[str]]:
+    """The text of every table row."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    return [[re.sub(r"<[^>]+>", "", c) for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)] for row in rows]
+
+
+def test_the_page_counts_who_was_drawn_what_was_worn_and_who_is_alike(page):
+    found = {row[0]: row[2:] for row in cells(page) if len(row) == 5}
+    assert found["identities"][:2] == ["4", "9"]
+    assert found["outfits"] == ["1", "4", "jeans + shirt 4"]
+    assert found["accessories"] == ["2", "9", "glasses 6, none 3"], "worn, not owned"
+    assert found["hair styles"] == ["2", "4", "bob 2, crop 2"]
+    assert found["beards"] == ["1", "4", "none 4"]
+    # Of one sex and hair, 8 years apart; no identity twice.
+    pairs = re.findall(r"(anny/\d+) and (anny/\d+), ([\d.]+) apart; alike in ([a-z, ]+)\.", page)
+    assert {pair[:2] for pair in pairs} == {("anny/000000", "anny/000002"), ("anny/000001", "anny/000003")}
+    assert "hair" in pairs[0][3]
+    assert page.count('<img src="data:') >= 4
+    assert "Compared are" not in page
+
+
+def test_the_page_shows_the_agreement_on_strands_apart(page):
+    assert "Agreeing strand pixels in 4 samples: lowest 92.00 %, median 93.50 %; limit 90 %" in page
+
+
+def test_the_page_says_what_it_left_out_of_counts_and_pairs(run, page, monkeypatch):
+    monkeypatch.setattr(variety, "MOST_PEOPLE", 2)
+    assert "Compared are the first 2 by name of 4 identities." in report.build(run).read_text()
+    monkeypatch.undo()
+    monkeypatch.setattr(report_render, "MAX_ROWS", 5)
+    cut = report.build(run).read_text()
+    assert "Counted over the same 5 samples: the set may hold more." in cut
+    assert "Only identities in 5 of the 9 samples are looked at." in cut
+    monkeypatch.undo()
+    assert report.build(run).read_text() == page
 
 
 def test_building_twice_gives_the_same_bytes(run, page):

@@ -71,7 +71,7 @@ def portrait(person, width: int = 150) -> Camera:
 def test_light_eyes_come_with_light_skin_and_european_ancestry_alone():
     dark = {linear(rgb) for rgb in IRIS_SRGB[:3]}
     looks = [draw_look(generator(3, "identity", j), BodyPrior(skin_tone={1: 1, 5: 1, 6: 1})) for j in range(300)]
-    may = [look for look in looks if look.monk <= 5 and look.phenotype["caucasian"] > EUROPEAN]
+    may = [look for look in looks if look.shape.skin_tone <= 5 and look.phenotype["caucasian"] > EUROPEAN]
     light = {id(look) for look in looks if look.iris not in dark}
     assert light <= {id(look) for look in may}
     assert 0.35 < len(light) / len(may) < 0.8
@@ -359,7 +359,7 @@ def test_a_skins_picture_is_the_same_in_every_mode_and_size(charts, tmp_path):
 
 def test_dark_peoples_palms_are_pale_under_a_photographed_skin_too(body, charts, tmp_path):
     flat = painted(body, tmp_path / "young_male.png", lambda at: np.broadcast_to([120.0, 90, 70], at.shape))
-    inner, back = charts.palms > 0.9, charts.palms < 0.01
+    inner, back = charts.below.palms > 0.9, charts.below.palms < 0.01
     for tone, least in ((10, 2.5), (2, 0.95)):
         made = [
             charts.materials(skin(tone=tone, photo=photo))["skin"].base_color_texture[..., 0].astype(float)

@@ -119,7 +119,7 @@ class AnnyPeople:
         pieces, strands, left_out = wardrobe.outfitted(look, posed)
         if held is not None:
             turn, middle = placed(held, body, posed, rotations)
-            if in_the_way(held, turn, middle, pieces, posed, body):
+            if in_the_way(held, turn, middle, pieces, body):
                 left_out.append("held")
             else:
                 pieces += in_hand(held, turn, middle)
@@ -160,6 +160,7 @@ class AnnyPeople:
                 "monk_skin_tone": shape.skin_tone,
                 **told(look),
                 "anny": {k: round(v, 4) for k, v in shape.phenotype.items()},
+                "face": shape.face(),
             },
             pose={
                 "source": pose.source,
@@ -169,6 +170,7 @@ class AnnyPeople:
                 "relief": pose.relief,
                 "deepest_mm": round(pose.depth_m * 1e3, 1),
                 "left_out": left_out,
+                "worn": [t.kind for t in look.things if t.slot not in left_out],
             },
         )
         return person, points
@@ -207,7 +209,7 @@ def _id(number: str | int) -> str:
 
 
 def told(look: Look) -> dict[str, Any]:
-    """What a row says of how a person looks: kinds, not colours."""
+    """What a row says of how a person looks: kinds, not colours. ``accessories`` are owned; a pose may leave some out."""
     hair = {"full": look.hair.name, "simple": look.cap.style, "mannequin": "none"}[look.detail]
     return {
         "freckles": round(look.complexion.freckles, 2),

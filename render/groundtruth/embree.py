@@ -1,7 +1,8 @@
-"""People and a camera -> exact depth, normal, instance and part at every pixel centre, by Embree ray casts.
+"""People and a camera -> exact depth, normal, instance and part at every pixel centre, by Embree ray casts at triangles and at strands of hair.
 
 The meshes are moved into the camera frame in float64 first, so rays start at the exact origin; the triangle that Embree
-names is intersected again in float64. Legend: N rays, F triangles, H rows, W columns. Camera frame: OpenCV, metres.
+names is intersected again in float64. Strands are round curves, met by rays of their own (locks.py): the nearer of both is
+what is seen. Legend: N rays, F triangles, H rows, W columns. Camera frame: OpenCV, metres.
 """
 
 from __future__ import annotations
@@ -347,12 +348,6 @@ def _frame_of(axis: np.ndarray) -> np.ndarray:
     x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z])
-
-
-def grazing(normal: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """(...,) float64 degrees between the view ray and the surface normal, both (..., 3): 90 at the silhouette."""
-    d = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
-    return np.degrees(np.arccos(np.clip(-(normal * d).sum(-1), -1, 1)))
 
 
 def silhouette_band(mask: np.ndarray) -> np.ndarray:

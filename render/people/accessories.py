@@ -16,14 +16,13 @@ METALS = ("caa04a", "c9c9c9", "b77a5a")
 CLOTHS = ("23262b", "7d1f2a", "27406b", "a58a63", "6b6a45", "b9b8b2", "5a4632", "4d4a78", "e8e5dd", "3c2a20")
 MASKS = ("9fc4dd", "e9ecee", "1b1c1f", "2f4a6b", "c9b7b0")
 BRIGHTS = ("c23b30", "2f6f9f", "e3b23c", "3a7a4a", "e8e5dd", "1c1c1f", "8a4fa0", "e27a3f")
-BASKET = 0.45
 # Tinted this dark a lens hides the eye from geometry too: it is the surface.
 DARK = 0.06
 
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One accessory. ``slot``: eyewear, earrings, scarf, bag, mask, headphones, watch or held. ``kind``: within it.
+    """One accessory. ``slot``: eyewear, earrings, scarf, bags, mask, headphones, watch or held. ``kind``: within it.
 
     ``side``: "L" or "R" of a hand or wrist, else "". Colours are linear RGB. ``seed``: of its own small draws.
     """

@@ -1,6 +1,6 @@
-"""A posed body -> the hair of people without detail: a cap over the scalp and brows painted on the skin's quads.
+"""A posed body -> the hair of people of `detail: simple`: a cap over the scalp; and which of the skin's quads are brows.
 
-Trained models compare people with and without detail (benchmarks/people_ablation.py); nobody else wears it.
+It costs no strands, and tells what detail is worth: benchmarks/people_ablation.py trains with either. wardrobe.py makes the brows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A skin -> its textures on the charts of head and body: colour, and normals of pores and wrinkles; nails and lips.
+"""A skin -> its textures on the charts of head and body: colour, and the head's normals of pores and wrinkles; nails and lips.
 
 What is bumpy here is in textures alone: the mesh, and with it the `normal` of ground truth, stays smooth. Legend: S texels.
 """
@@ -12,15 +12,16 @@ import numpy as np
 
 from render.people import photoskin
 from render.people.body import groups
+from render.people.bodyskin import BodySkin
 from render.people.chart import Chart, base_places, base_uv, body_chart, cavities, head_chart
 from render.people.facemap import FaceMap
 from render.people.hair_scalp import head_frame
 from render.people.outfit import linear
+from render.people.pigment import clouds, coloured, spots, tint
 from render.people.skin import Skin
-from render.response import srgb
 from render.scene import Material
 
-HEAD_PX, BODY_PX = 1024, 512
+HEAD_PX, BODY_PX, PHOTO_PX = 1024, 1024, 1024
 # Share of the light that scatters under the skin before it leaves: softens a face; with a third of it skin looked like wax.
 SUBSURFACE = 0.22
 # 0.5 stands for F0 of 0.04. Skin's index of refraction, 1.4, has 0.028; sebum, 1.48, has 0.037 and covers most of a face.
@@ -56,6 +57,8 @@ def moved_lines(actions: dict[str, float]) -> tuple[tuple[str, float], ...]:
 
 # What a photographed skin may be to its own cheeks.
 PHOTO_RANGE = (0.05, 1.8)
+# How much of a person's own blush and tired eyes shows on one, and both on most people.
+PHOTO_BLOOD, USUAL_BLUSH, USUAL_TIRED = 0.35, 0.65, 0.4
 # Texels of the head's chart that a cavity's colour keeps from the skin round it.
 EDGE_PX = 3
 # How much of a man's beard goes from a photographed skin that a woman or a child has.
@@ -70,7 +73,7 @@ HOLLOWS = {
 
 
 class Complexions:
-    """The charts of one topology, made once: 1 s and 60 MB."""
+    """The charts of one topology, made once: 4 s and 200 MB."""
 
     def __init__(self, template: np.ndarray, on_head: np.ndarray) -> None:
         """``on_head``: (V,) bool, head and neck."""
@@ -93,8 +96,10 @@ class Complexions:
         self._fade = _towards_shoulders(
             self.head.place[self._skin_at], template, body[self.is_head], body[~self.is_head]
         )
-        self._joints = _reddened(self.body, template)
-        self.palms = _palms(self.body, template)
+        top = self.head.place[..., 2].min()
+        # 0 at the neck, where the head's own map begins, 1 from 5 cm below it.
+        clear = np.clip((top - 0.02 - self.body.place[..., 2]) / 0.05, 0, 1).astype(np.float32)
+        self.below = BodySkin(self.body, template, clear)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process
     def materials(self, skin: Skin, moved: tuple[tuple[str, float], ...] = ()) -> dict[str, Material]:
@@ -112,7 +117,7 @@ class Complexions:
             roughness=rough + 0.04,
             specular=SPECULAR_BODY,
             subsurface=SUBSURFACE,
-            bump=0.12,
+            bump=0.12 + 0.08 * skin.wrinkles,
             bump_scale=600.0,
         )
         body.base_color_texture = self._body(skin)
@@ -132,62 +137,67 @@ class Complexions:
             below = self._photographed(rgb, skin, rng)
         if skin.shadow:
             grain = 0.6 + 0.8 * rng.random((HEAD_PX, HEAD_PX)).astype(np.float32)
-            _tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
+            tint(rgb, np.clip(m["beard"] * skin.shadow * grain, 0, 1) * (0.75 - 0.3 * dark), (0.60, 0.64, 0.68))
         if skin.weather > 0.3:
-            _tint(rgb, self._spots(rng, int(60 * skin.weather), (0.8, 2.6), None) * 0.5, (0.70, 0.58, 0.48))
+            tint(rgb, self._spots(rng, int(60 * skin.weather), (0.8, 2.6), None) * 0.5, (0.70, 0.58, 0.48))
         if skin.freckles:
             spots = self._spots(rng, int(150 + 900 * skin.freckles), (0.35, 1.0), self.face.freckled)
-            _tint(rgb, spots * (0.5 + 0.35 * skin.freckles), (0.72, 0.54, 0.44))
+            tint(rgb, spots * (0.5 + 0.35 * skin.freckles), (0.72, 0.54, 0.44))
         if skin.moles:
-            _tint(rgb, self._spots(rng, skin.moles, (0.6, 1.3), None) * 0.9, (0.34, 0.22, 0.18))
-        _tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
+            tint(rgb, self._spots(rng, skin.moles, (0.6, 1.3), None) * 0.9, (0.34, 0.22, 0.18))
+        tint(rgb, 0.35 * (rng.random((HEAD_PX, HEAD_PX)).astype(np.float32) - 0.3), (0.94, 0.92, 0.91))
         lines = self._lines(skin, moved)
         # Less light comes out of a furrow than went in, and redder.
         # A photograph has some of them already.
-        _tint(rgb, np.clip(lines / FURROW_M, 0, 1) * (1.0 if skin.photo is None else 0.4), (0.80, 0.68, 0.65))
+        tint(rgb, np.clip(lines / FURROW_M, 0, 1) * (1.0 if skin.photo is None else 0.4), (0.80, 0.68, 0.65))
         # A photograph shows its own lips, and its own dark hollows.
         if skin.photo is None or skin.lipstick or skin.borrowed:
             self._lips(rgb, skin, rng)
         if skin.photo is None:
-            _tint(rgb, m["upper_lip"], (0.78, 0.74, 0.74))
+            tint(rgb, m["upper_lip"], (0.78, 0.74, 0.74))
             for name, factor in HOLLOWS.items():
-                _tint(rgb, m[name], factor)
+                tint(rgb, m[name], factor)
         rgb = below + (rgb - below) * self._fade[..., None]
-        return _coloured(rgb), self._relief(skin, lines, rng)
+        return coloured(rgb), self._relief(skin, lines, rng)
 
     def _painted(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> None:
         """Blood, pigment and shade on ``rgb`` (S, S, 3), by rules."""
         m, base = self.face.masks, np.array(skin.colour, np.float32)
-        dark = np.clip((skin.tone - 3) / 6, 0, 1)
-        red = 0.7 * skin.blush * (1 - 0.55 * dark)
-        flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
-        flush += 0.25 * m["lids"] + 0.16
-        _tint(rgb, np.clip(flush, 0, 1.1) * red, (1.02, 0.71, 0.69))
-        blotch = _clouds(rng, 9, 4)
-        _tint(rgb, blotch, (1.05, 0.82, 0.79))
+        self._flush(rgb, skin, 0.7 * skin.blush)
+        blotch = clouds(rng, 9, 4, HEAD_PX)
+        tint(rgb, blotch, (1.05, 0.82, 0.79))
         # Sun and pigment differ over a face by a fifth.
-        _tint(rgb, _clouds(np.random.default_rng(skin.seed + 2), 5, 3), (0.82, 0.78, 0.76))
-        _tint(rgb, np.clip(_clouds(rng, 22, 3) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
+        tint(rgb, clouds(np.random.default_rng(skin.seed + 2), 5, 3, HEAD_PX), (0.82, 0.78, 0.76))
+        tint(rgb, np.clip(clouds(rng, 22, 3, HEAD_PX) - 0.45, 0, 1) * (0.25 + 0.9 * skin.weather), (0.86, 0.76, 0.70))
         # Nor is it even close by: vessels and pigment in spots of some millimetres.
-        _tint(
-            rgb, _clouds(np.random.default_rng(skin.seed + 4), 70, 3) * (0.6 + 0.4 * skin.weather), (0.86, 0.76, 0.75)
+        tint(
+            rgb,
+            clouds(np.random.default_rng(skin.seed + 4), 70, 3, HEAD_PX) * (0.6 + 0.4 * skin.weather),
+            (0.86, 0.76, 0.75),
         )
-        _tint(rgb, m["under_eye"] * (0.3 + 0.6 * skin.tired), (0.74, 0.64, 0.70))
-        _tint(rgb, m["lids"] * (0.5 + 0.3 * skin.tired), (0.80, 0.72, 0.72))
-        _tint(rgb, m["crease"] * 0.6, (0.62, 0.52, 0.50))
-        _tint(rgb, m["lash"] * (0.95 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
+        tint(rgb, m["under_eye"] * (0.3 + 0.6 * skin.tired), (0.74, 0.64, 0.70))
+        tint(rgb, m["lids"] * (0.5 + 0.3 * skin.tired), (0.80, 0.72, 0.72))
+        tint(rgb, m["crease"] * 0.6, (0.62, 0.52, 0.50))
+        tint(rgb, m["lash"] * (0.95 - 0.2 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
         # Blood and blotches tint what everyone has: the face as a whole has the colour that its tone says, as the body has.
         bare = m["cheeks"] + m["forehead"]
         shown = (rgb * bare[..., None]).sum((0, 1)) / bare.sum()
         rgb *= base / shown
         # As photographs' faces differ from an even one under the light of both (benchmarks/face_average.py): lighter cheeks,
         # darker above, below and between them.
-        _tint(rgb, m["cheeks"], (1.22, 1.15, 1.16))
-        _tint(rgb, m["nose"], (0.92, 0.86, 0.87))
-        _tint(rgb, m["moustache"], (0.80, 0.79, 0.79))
-        _tint(rgb, m["under_eye"], (0.88, 0.86, 0.82))
-        _tint(rgb, m["above"], (0.72, 0.67, 0.66))
-        _tint(rgb, np.clip(m["beard"] + m["chin"], 0, 1) * (0.35 if skin.age_years < 14 else 0.7), (0.84, 0.82, 0.86))
+        tint(rgb, m["cheeks"], (1.22, 1.15, 1.16))
+        tint(rgb, m["nose"], (0.92, 0.86, 0.87))
+        tint(rgb, m["moustache"], (0.80, 0.79, 0.79))
+        tint(rgb, m["under_eye"], (0.88, 0.86, 0.82))
+        tint(rgb, m["above"], (0.72, 0.67, 0.66))
+        tint(rgb, np.clip(m["beard"] + m["chin"], 0, 1) * (0.35 if skin.age_years < 14 else 0.7), (0.84, 0.82, 0.86))
+
+    def _flush(self, rgb: np.ndarray, skin: Skin, red: float) -> None:
+        """Blood in cheeks, nose and ears; less of it shows through dark skin."""
+        m, dark = self.face.masks, np.clip((skin.tone - 3) / 6, 0, 1)
+        flush = 0.8 * m["cheeks"] + 0.75 * m["nose"] + 0.9 * m["ears"] + 0.8 * m["wings"] + 0.35 * m["chin"]
+        flush += 0.25 * m["lids"] + 0.16
+        tint(rgb, np.clip(flush, 0, 1.1) * red * (1 - 0.55 * dark), (1.02, 0.71, 0.69))
 
     def _photographed(self, rgb: np.ndarray, skin: Skin, rng: np.random.Generator) -> np.ndarray:
         """The same from a photographed skin: what it is to its own cheeks and forehead; the tone stays the person's. Returns
@@ -204,15 +214,18 @@ class Complexions:
             # The shadow of a shaven beard is not theirs.
             share = np.clip(m["beard"] + m["chin"], 0, 1) * BEARDLESS
             rgb += (np.array(skin.colour, np.float32) - rgb) * share[..., None]
+        # What blood and sleep do to this person: the picture has those of its own, so no more than what differs from most people.
+        self._flush(rgb, skin, PHOTO_BLOOD * (skin.blush - USUAL_BLUSH))
+        tint(rgb, m["under_eye"] * PHOTO_BLOOD * (skin.tired - USUAL_TIRED), (0.74, 0.64, 0.70))
         # A few pictures serve many people.
-        _tint(rgb, _clouds(rng, 9, 4) * 0.6, (1.05, 0.88, 0.85))
-        _tint(rgb, m["cheeks"], (1.12, 1.08, 1.08))
+        tint(rgb, clouds(rng, 9, 4, HEAD_PX) * 0.6, (1.05, 0.88, 0.85))
+        tint(rgb, m["cheeks"], (1.12, 1.08, 1.08))
         # Lit alike, such skins differ from photographs' faces where painted ones do, half as much; lashes are on them already.
-        _tint(rgb, m["above"], (0.84, 0.81, 0.80))
-        _tint(rgb, m["moustache"], (0.82, 0.81, 0.81))
-        _tint(rgb, m["under_eye"], (0.86, 0.84, 0.82))
-        _tint(rgb, m["nose"], (0.93, 0.90, 0.90))
-        _tint(rgb, m["lash"] * (0.4 - 0.1 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
+        tint(rgb, m["above"], (0.84, 0.81, 0.80))
+        tint(rgb, m["moustache"], (0.82, 0.81, 0.81))
+        tint(rgb, m["under_eye"], (0.86, 0.84, 0.82))
+        tint(rgb, m["nose"], (0.93, 0.90, 0.90))
+        tint(rgb, m["lash"] * (0.4 - 0.1 * (skin.age_years < 12)), (0.22, 0.18, 0.17))
         return below
 
     def _to_cheeks(self, skin: Skin, at: np.ndarray, side: int) -> np.ndarray:
@@ -243,7 +256,7 @@ class Complexions:
         own = np.array(skin.colour, np.float32) * np.array(
             [0.88 - 0.08 * dark, 0.66 + 0.10 * dark, 0.72 + 0.12 * dark], np.float32
         )
-        own = own * (0.86 + 0.28 * _clouds(rng, 120, 2))[..., None]
+        own = own * (0.86 + 0.28 * clouds(rng, 120, 2, HEAD_PX))[..., None]
         share = lips * (0.9 if skin.age_years < 60 else 0.7)
         if skin.lipstick:
             paint = np.array(linear(skin.lipstick), np.float32)
@@ -293,18 +306,12 @@ class Complexions:
         self, rng: np.random.Generator, count: int, radius_mm: tuple[float, float], where: np.ndarray | None
     ) -> np.ndarray:
         """(S, S) float32: round marks, ``count`` tried, kept by the chance ``where``."""
-        made = np.zeros((HEAD_PX, HEAD_PX), np.float32)
-        at = rng.random((count, 2)) * [0.7, 0.75] + [0.15, 0.1]
+        at = (rng.random((count, 2)) * [0.7, 0.75] + [0.15, 0.1]) * HEAD_PX
         size, depth, luck = rng.uniform(*radius_mm, count), rng.uniform(0.35, 1, count), rng.random(count)
-        for (x, y), r, d, chance in zip(at * HEAD_PX, size, depth, luck):
-            i, j = int(y), int(x)
-            if where is not None and chance > where[i, j]:
-                continue
-            px = r * 1e-3 / self.head.size_m[i, j]
-            axes = (int(max(px[0] * 16, 8)), int(max(px[1] * 16, 8)))
-            spot = (round(x * 16), round(y * 16))
-            cv2.ellipse(made, spot, axes, 0, 0, 360, (float(d),), -1, cv2.LINE_AA, 4)
-        return cv2.GaussianBlur(made, (0, 0), 0.9)
+        if where is not None:
+            kept = luck <= where[at[:, 1].astype(int), at[:, 0].astype(int)]
+            at, size, depth = at[kept], size[kept], depth[kept]
+        return spots(at, size * 1e-3, depth, self.head.size_m)
 
     def _rough(self, skin: Skin, level: float) -> np.ndarray:
         """A quarter of the head's texels: the middle of the face and the lips shine more."""
@@ -316,28 +323,8 @@ class Complexions:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - one object per process; an expression leaves the body as it is
     def _body(self, skin: Skin) -> np.ndarray:
-        rng = np.random.default_rng(skin.seed + 1)
-        rgb = np.broadcast_to(np.array(skin.colour, np.float32), (BODY_PX, BODY_PX, 3)).copy()
-        dark = float(np.clip((skin.tone - 3) / 6, 0, 1))
-        if skin.photo is not None:
-            # A texel of the body is some of the photograph's.
-            rgb *= self._to_cheeks(skin, self._body_at, 2 * BODY_PX)
-        # Palms have no melanin to speak of; a photograph's own may be as pale, and PHOTO_RANGE ends below those of dark people.
-        pale = np.array([0.52, 0.30, 0.22], np.float32)
-        paled = rgb + (pale - rgb) * (self.palms * (0.25 + 0.4 * dark))[..., None]
-        if skin.photo is not None:
-            return _coloured(np.maximum(rgb, paled))
-        rgb = paled
-        _tint(rgb, self._joints * (0.75 - 0.3 * dark), (0.97, 0.74, 0.70))
-        _tint(rgb, self._joints * 0.5 * dark, (0.74, 0.70, 0.68))
-        _tint(rgb, _clouds(rng, 24, 3, BODY_PX) * (0.25 + 0.5 * skin.weather) * self._clear, (0.95, 0.87, 0.84))
-        return _coloured(rgb)
-
-    @functools.cached_property
-    def _clear(self) -> np.ndarray:
-        """(S, S): 0 at the neck, where the head's own map begins, 1 from 5 cm below it."""
-        top = self.head.place[..., 2].min()
-        return np.clip((top - 0.02 - self.body.place[..., 2]) / 0.05, 0, 1).astype(np.float32)
+        # A texel of the body is some of the photograph's.
+        return self.below.texture(skin, None if skin.photo is None else self._to_cheeks(skin, self._body_at, PHOTO_PX))
 
 
 def nail_colour(skin: Skin) -> tuple[float, float, float]:
@@ -348,23 +335,6 @@ def nail_colour(skin: Skin) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _tint(rgb: np.ndarray, share: np.ndarray, factor: tuple[float, float, float]) -> None:
-    """Multiply by ``factor`` where ``share`` is 1."""
-    for c in range(3):
-        rgb[..., c] *= 1 + share * np.float32(factor[c] - 1)
-
-
-def _clouds(rng: np.random.Generator, cells: int, octaves: int, px: int = HEAD_PX) -> np.ndarray:
-    """(px, px) float32 in about 0..1, the largest lumps a ``cells``-th of the map."""
-    total = np.zeros((px, px), np.float32)
-    for k in range(octaves):
-        n = min(cells * 2**k, px)
-        grid = rng.random((n, n)).astype(np.float32)
-        total += cv2.resize(grid, (px, px), interpolation=cv2.INTER_CUBIC) * 0.5**k
-    low, high = np.quantile(total[::8, ::8], [0.02, 0.98])
-    return np.clip((total - low) / (high - low), 0, 1)
-
-
 def _normals(height: np.ndarray, size_m: np.ndarray) -> np.ndarray:
     """(S, S, 4) uint8 tangent-space normals of a relief in metres; rows run down, v up."""
     gx = np.gradient(height, axis=1) / size_m[..., 0]
@@ -373,13 +343,6 @@ def _normals(height: np.ndarray, size_m: np.ndarray) -> np.ndarray:
     n /= np.linalg.norm(n, axis=2, keepdims=True)
     rgb = np.rint((n * 0.5 + 0.5) * 255).astype(np.uint8)
     return np.dstack([rgb, np.full(height.shape, 255, np.uint8)])
-
-
-def _coloured(rgb: np.ndarray) -> np.ndarray:
-    """(S, S, 4) uint8 sRGB, opaque, of linear (S, S, 3), by a table: charts are large."""
-    table = np.rint(srgb(np.arange(4097) / 4096) * 255).astype(np.uint8)
-    value = table[np.clip(rgb * 4096, 0, 4096).astype(np.int32)]
-    return np.dstack([value, np.full(rgb.shape[:2], 255, np.uint8)])
 
 
 def _not_inside(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -404,39 +367,6 @@ def _towards_shoulders(place: np.ndarray, template: np.ndarray, mine: np.ndarray
     # Corners of squares of four texels: their middles would lie aside.
     share = np.clip((cv2.resize(far, place.shape[1::-1]) - 0.008) / 0.05, 0, 1)
     return share * share * (3 - 2 * share)
-
-
-def _reddened(chart: Chart, template: np.ndarray) -> np.ndarray:
-    """(S, S): knuckles, elbows and knees."""
-    total = np.zeros((chart.side,) * 2, np.float32)
-    for side in "lr":
-        spots = [(f"{side}-elbow", 0.03), (f"{side}-knee", 0.045)]
-        spots += [(f"{side}-finger-{f}-{k}", 0.008) for f in range(1, 6) for k in (1, 2, 3)]
-        for name, reach in spots:
-            cube = groups().get(f"joint-{name}")
-            if cube is None:
-                continue
-            d = chart.place - np.float32(template[np.unique(cube)].mean(axis=0))
-            total = np.maximum(total, np.exp(-0.5 * np.einsum("ijk,ijk->ij", d, d) / reach**2))
-    return total
-
-
-def _palms(chart: Chart, template: np.ndarray) -> np.ndarray:
-    """(S, S): the inner side of hands and the soles."""
-    gu, gv = np.gradient(chart.place, axis=1), np.gradient(chart.place, axis=0)
-    normal = np.cross(gu, -gv)
-    normal /= np.maximum(np.linalg.norm(normal, axis=2, keepdims=True), 1e-12)
-    made = np.zeros((chart.side,) * 2, np.float32)
-    for side in "lr":
-        at = {k: template[np.unique(groups()[f"joint-{side}-{k}"])].mean(axis=0) for k in ("hand", "finger-3-1")}
-        index, little = (template[np.unique(groups()[f"joint-{side}-finger-{f}-1"])].mean(axis=0) for f in (2, 5))
-        along = at["finger-3-1"] - at["hand"]
-        inward = np.cross(along, index - little) * (1 if side == "l" else -1)
-        inward /= np.linalg.norm(inward)
-        near = np.linalg.norm(chart.place - np.float32(at["finger-3-1"]), axis=2) < 0.135
-        beyond = (chart.place - np.float32(at["hand"])) @ np.float32(along / np.linalg.norm(along)) > -0.004
-        made = np.maximum(made, np.clip(normal @ inward * 1.6, 0, 1) * (near & beyond))
-    return cv2.GaussianBlur(made, (0, 0), 1.5)
 
 
 def _nails(body: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ def material(name: str, wear: Wear) -> Material:
     made.base_color_texture = _colour(wear, fabric) if wear.texture is None else picture(wear.texture)
     repeats = max(1, round(tile_m(wear) / fabric.tile_m))
     made.normal_texture = weave(wear.fabric, repeats)
-    made.roughness_texture = _rough(wear.fabric, fabric.roughness) if wear.fabric in ("leather", "denim") else None
+    made.roughness_texture = _rough(fabric.roughness) if wear.fabric in ("leather", "denim") else None
     return made
 
 
@@ -189,7 +189,7 @@ def _colour(wear: Wear, fabric: Fabric) -> np.ndarray:
 
 
 @functools.cache
-def _rough(name: str, level: float) -> np.ndarray:
+def _rough(level: float) -> np.ndarray:
     value = np.clip(level + 0.16 * (_noise(128, 8, 21, 4) - 0.5), 0.05, 1)
     grey = np.rint(value * 255).astype(np.uint8)
     return np.dstack([grey, grey, grey, np.full_like(grey, 255)])

@@ -62,9 +62,9 @@ class FaceMap:
             self._line(at, "upper_lash_line", 2.2), 0.5 * self._line(at, "lower_lash_line", 1.5)
         )
         self.masks["crease"] = self._line(at, "upper_crease_line", 3.0)
-        self.masks["beard"] = self._beard(mouth, chin, ear, corner)
+        self.masks["beard"] = self._beard(chin, ear, corner)
         self.masks["beard"] *= 1 - np.clip(self.masks["lips"] * 1.5, 0, 1)
-        self.lines = self._wrinkles(at, eye, mouth)
+        self.lines = self._wrinkles(at)
         self.freckled = np.clip(
             0.9 * self.masks["cheeks"] + 0.8 * self.masks["bridge"] + 0.5 * self.masks["nose"]
             + 0.35 * self.masks["forehead"] + 0.12 * self._front(), 0, 1,
@@ -117,7 +117,7 @@ class FaceMap:
             cv2.fillPoly(made, [np.rint(px).astype(np.int32)], (1.0,), lineType=cv2.LINE_AA, shift=4)
         return made
 
-    def _beard(self, mouth: np.ndarray, chin: np.ndarray, ear: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    def _beard(self, chin: np.ndarray, ear: np.ndarray, corner: np.ndarray) -> np.ndarray:
         """The upper lip, chin and jaw as a man's beard grows: up to the ears, down to the throat."""
         p = self._chart.place
         x, z = np.abs(p[..., 0]), p[..., 2]
@@ -129,7 +129,7 @@ class FaceMap:
         edge *= np.clip((ear[1] + 0.004 - p[..., 1]) / 0.012, 0, 1)
         return np.maximum(edge, self.masks["moustache"]).astype(np.float32)
 
-    def _wrinkles(self, at: dict[str, np.ndarray], eye: np.ndarray, mouth: np.ndarray) -> list[Line]:
+    def _wrinkles(self, at: dict[str, np.ndarray]) -> list[Line]:
         """Forehead, frown, crow's feet, nose to mouth, mouth to chin, under the eyes, round the neck."""
         outer = at["l_outer_end_of_upper_lash_line"]
         wing, corner = at["outer_corner_of_l_nostril"], at["l_outer_corner_of_mouth"]

@@ -70,7 +70,7 @@ def hat_on(kind: str, rest: np.ndarray, posed: np.ndarray, head: np.ndarray, eye
         seam = np.abs((azimuth / (2 * np.pi) * shape.panels) % 1 - 0.5) * 2
         reach -= 0.0022 * np.where(seam > 0.9, 1.0, 0.35 * seam**4) * np.sin(np.pi * np.clip(lift * 1.6, 0, 1) / 2)
     dome = centre + direction * reach[..., None]
-    points, quads, uv = _dome(dome, azimuth, reach, rim)
+    points, quads, uv = _dome(dome, azimuth, reach)
     extra = []
     if shape.cuff:
         extra.append(_cuff(dome, centre, shape.cuff * tall))
@@ -112,9 +112,7 @@ def _rim(azimuth: np.ndarray, shape: Shape, tall: float, radius: float) -> np.nd
     return np.arcsin(np.clip(height * tall / radius, -0.9, 0.9))
 
 
-def _dome(
-    dome: np.ndarray, azimuth: np.ndarray, reach: np.ndarray, rim: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _dome(dome: np.ndarray, azimuth: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, n = dome.shape[:2]
     quads = _grid(rows, n)
     along = np.concatenate([np.zeros((1, n)), np.cumsum(np.linalg.norm(np.diff(dome, axis=0), axis=2), axis=0)])

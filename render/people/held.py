@@ -183,7 +183,7 @@ def pieces(held: Held, turn: np.ndarray, middle: np.ndarray) -> list[Piece]:
     return found
 
 
-def in_the_way(held: Held, turn: np.ndarray, middle: np.ndarray, worn: list[Piece], posed: Posed, body: Body) -> bool:
+def in_the_way(held: Held, turn: np.ndarray, middle: np.ndarray, worn: list[Piece], body: Body) -> bool:
     """Whether anything but the hand that holds it is inside the thing, or it reaches into the ground."""
     names = [
         n

@@ -1,4 +1,4 @@
-"""An identity's generator -> who it is: body, skin, hair and clothes, drawn once and kept for all its samples."""
+"""An identity's generator -> who it is: body, skin, eyes, hair, clothes and accessories, drawn once and kept for all its samples."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ class Look:
 
     shape: Shape
     skin: tuple[float, float, float]
-    monk: int
     hair: HairLook
     cap: Cap
     iris: tuple[float, float, float]
@@ -71,11 +70,10 @@ def draw_look(
     ``textures``, ``skins``: files of the user's fabrics and skins.
     """
     shape = draw_shape(rng, prior or BodyPrior())
-    monk = shape.skin_tone - 1
     outfit = draw_outfit(rng, shape.age_years, shape.sex, clothes, textures)
     if detail == "mannequin":
         outfit = bare_of_fashion(outfit)
-    fair = monk <= 4 and shape.phenotype["caucasian"] > EUROPEAN
+    fair = shape.skin_tone <= 5 and shape.phenotype["caucasian"] > EUROPEAN
     iris = linear(str(rng.choice(IRIS_SRGB[: 7 if fair else 3])))
     # What is drawn from here on has a stream of its own: more traits there leave the others as they are.
     own = generator(int(rng.integers(2**31)), "looks")
@@ -86,7 +84,6 @@ def draw_look(
     look = Look(
         shape=shape,
         skin=skin,
-        monk=monk + 1,
         hair=draw_hair(generator(int(rng.integers(2**31)), "hair"), shape, hat, hair or HairPrior()),
         cap=draw_cap(generator(int(own.integers(2**31)), "cap"), shape.age_years, shape.sex, shape.skin_tone),
         iris=iris,

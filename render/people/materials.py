@@ -1,4 +1,4 @@
-"""A look -> the surface of each kind of piece: skin, cloth with woven patterns, hair, eyes."""
+"""A look -> the surface of each kind of piece: skin, cloth with woven patterns, eyes, teeth, a cap of hair, accessories."""
 
 from __future__ import annotations
 

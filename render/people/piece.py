@@ -1,4 +1,4 @@
-"""One surface of a person: what the makers of skin, clothes and hair hand to the assembler."""
+"""One surface of a person: what the makers of skin, eyes, clothes, caps and accessories hand to the assembler; strands are no pieces."""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ LIMBS = [
     "l-upperarm-muscle-incr",
     "l-lowerleg-muscle-incr",
 ]
-# How far an individual's limbs go, against the face's.
 # Share of anny's "caucasian" from which hair and eyes may be light.
 EUROPEAN = 0.45
+# How far an individual's limbs go, against the face's.
 LIMB_SPREAD, SIDED_LIMIT = 0.35, 0.75
 WRINKLES = "head-age-incr"
 # From anny's mean face to people's: its eyes are open 8.6 mm (10 to 11 are usual), its lower face is an eighth too short and
@@ -152,6 +152,15 @@ class Shape:
     build: str
     bmi: float
     skin_tone: int
+
+    def face(self) -> dict[str, float]:
+        """The local changes of the face, both sides' mean, to a hundredth: what a row says of it."""
+        return {
+            label.removeprefix("l-").removesuffix("-incr"): round(
+                sum(self.changes[name] for name in _sides(label)) / len(_sides(label)), 2
+            )
+            for label in FACE
+        }
 
 
 def draw_shape(rng: np.random.Generator, prior: BodyPrior) -> Shape:

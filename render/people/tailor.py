@@ -197,7 +197,7 @@ class Tailor:
         collar = COLLARS.get(worn.name, "")
         if collar:
             up = posed.bones["head"] - posed.bones["neck01"]
-            ring, azimuth = neckline(shell, sheet, marks, worn.cutout, worn.points)
+            ring, azimuth = neckline(sheet, marks, worn.cutout, worn.points)
             up /= np.linalg.norm(up)
             room = throat(ring, up, posed.vertices[self._neck], size)
             points, quads = around(ring, azimuth, up, collar, size, room)

@@ -58,7 +58,7 @@ def overlay(shell: Shell, depth: np.ndarray, outer: np.ndarray, lift_m: float) -
     return piece, points + normals_of(points, piece.quads) * lift_m
 
 
-def neckline(shell: Shell, sheet: Sheet, marks: Marks, piece: Cutout, points: np.ndarray) -> Strip:
+def neckline(sheet: Sheet, marks: Marks, piece: Cutout, points: np.ndarray) -> Strip:
     """Points (R, 3) round the neck's border, from the front to the left and back round, and their azimuths (R,)."""
     rim = np.flatnonzero(piece.rim & (piece.take(marks.trunk) > 1.2) & (piece.take(marks.arm) < 0.12))
     rest = piece.take(sheet.rest)[rim]
