@@ -72,7 +72,7 @@ def rendered(folder: Path, name: str, stage: dict[str, Any]) -> Path:
     """The dataset folder of one stage; what is there is not rendered again."""
     job = folder / f"{name}.yaml"
     job.write_text(yaml.safe_dump({"name": name, "runs": str(folder), "render": stage}))
-    # Exit code 1: some samples were rejected, of every arm alike.
+    # Exit code 1: some samples were rejected; main() prints how many pictures each arm has.
     done = subprocess.run([sys.executable, "-m", "pipeline.cli", "render", str(job)], cwd=ROOT, check=False)
     if done.returncode not in (0, 1) or not (folder / name / "render/manifest").is_dir():
         raise SystemExit(f"{name}: rendering ended with code {done.returncode}")

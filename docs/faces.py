@@ -41,7 +41,7 @@ from render.scene import Camera, Lamp, Lighting, PersonMesh, Scene
 from render.strands import merged, merging
 
 SEED, ACROSS = 53, 4
-# Of these faces another draw than SEED's was chosen by eye, of four. Nobody has another's seed plus number.
+# Of these faces another draw than SEED's was chosen by eye, of three or four. Nobody has another's seed plus number.
 CHOSEN = {2: 61, 5: 62, 7: 62, 8: 62, 10: 61, 11: 62, 14: 62}
 # Who has company in the picture, and how many more stand behind: few photographs show one person alone.
 BESIDE = (0, 1, 4, 5, 7, 9, 10, 13, 15)

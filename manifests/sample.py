@@ -111,7 +111,7 @@ RENDERED = (
         "normal",
         pa.binary(),
         "octahedral 2x12 bit planes, zstd-1 (0.06 deg; 2x16 on request)",
-        "interpolated vertex normal, unit, at the pixel centre, no anti-aliasing",
+        "interpolated vertex normal, of a strand that of its hair's volume, unit, at the pixel centre, no anti-aliasing",
         "unit vector",
         NORMAL_FRAME,
     ),
