@@ -32,7 +32,7 @@ from render.assets.anny import AnnyPeople
 from render.framing import draw_camera
 from render.lighting import draw_lighting, environments
 from render.people.hair_styles import STYLES
-from render.scene import PersonMesh, Scene
+from render.scene import Lighting, PersonMesh, Scene
 from render.stage import Renderer
 from render.strands import merged, merging
 
@@ -56,33 +56,13 @@ def main() -> None:
     )
     renderer = Renderer(stage, Path.cwd(), os.cpu_count() or 1)
     light = draw_lighting(stage.lighting, environments(stage.lighting, Path.cwd()), generator(1, "light"))
-    rows: dict[str, dict[str, Any]] = {}
-    warm = False
     names = given.styles.split(",")
-    for style in [names[0], *names]:
-        person = someone(style)
-        bare = dataclasses.replace(person, strands=[])
-        camera = draw_camera([person], "face", CameraPrior(azimuth_deg=(20, 30)), width, height, generator(1, "camera"))
-        assert camera is not None
-        haired = merged([person], merging([person], camera))[0]
-        row = {"strands": sum(len(s.points) for s in haired.strands)}
-        for name, one in (("bald", bare), ("haired", haired)):
-            spec = SampleSpec(name, "0" * 64, 0, "train", "face", ())
-            started, cpu = time.perf_counter(), time.process_time()
-            sample = renderer.shoot(spec, Scene([one], camera, light, 1))
-            row[name] = {
-                "seconds": round(time.perf_counter() - started, 2),
-                "cpu_seconds": round(time.process_time() - cpu, 2),
-                "agreement": sample.agreement,
-                "steps": {k: round(v, 2) for k, v in renderer.seconds.items()},
-            }
-        # What comes first pays for warming up, and is drawn again.
-        if not warm:
-            warm = True
-            continue
-        row["ratio"] = round(row["haired"]["seconds"] / row["bald"]["seconds"], 2)
-        rows[style] = row
-        print(style, json.dumps(row), flush=True)
+    # What comes first pays for warming up.
+    shot(renderer, light, names[0], width, height)
+    rows: dict[str, dict[str, Any]] = {}
+    for style in names:
+        rows[style] = shot(renderer, light, style, width, height)
+        print(style, json.dumps(rows[style]), flush=True)
     totals = {name: sum(r[name]["seconds"] for r in rows.values()) for name in ("bald", "haired")}
     cpu = {name: sum(r[name]["cpu_seconds"] for r in rows.values()) for name in ("bald", "haired")}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -103,6 +83,27 @@ def main() -> None:
         f"processor time {cpu['haired'] / cpu['bald']:.2f}, memory at most {memory:.2f} GB, dearest {dearest} at {rows[dearest]['ratio']:.2f}"
     )
     print(f"ratio {ratio:.2f}")
+
+
+def shot(renderer: Renderer, light: Lighting, style: str, width: int, height: int) -> dict[str, Any]:
+    """Strands, seconds of the bald and the haired frame, and their ratio."""
+    person = someone(style)
+    bare = dataclasses.replace(person, strands=[])
+    camera = draw_camera([person], "face", CameraPrior(azimuth_deg=(20, 30)), width, height, generator(1, "camera"))
+    assert camera is not None
+    haired = merged([person], merging([person], camera))[0]
+    row: dict[str, Any] = {"strands": sum(len(s.points) for s in haired.strands)}
+    for name, one in (("bald", bare), ("haired", haired)):
+        spec = SampleSpec(name, "0" * 64, 0, "train", "face", ())
+        started, cpu = time.perf_counter(), time.process_time()
+        sample = renderer.shoot(spec, Scene([one], camera, light, 1))
+        row[name] = {
+            "seconds": round(time.perf_counter() - started, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
+            "agreement": sample.agreement,
+            "steps": {k: round(v, 2) for k, v in renderer.seconds.items()},
+        }
+    return row | {"ratio": round(row["haired"]["seconds"] / row["bald"]["seconds"], 2)}
 
 
 def someone(style: str) -> PersonMesh:

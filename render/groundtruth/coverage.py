@@ -35,23 +35,25 @@ def refined(coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Ca
     inverse = np.linalg.inv(camera.K)
     pixels = max(AT_ONCE // RAYS, 1)
     for first in range(0, len(rows), pixels):
-        y, x = rows[first : first + pixels], columns[first : first + pixels]
-
-        def hits(which: np.ndarray, offsets: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
-            """(B,) rays that hit anything, of one for each of ``offsets``."""
-            x, y = x[which], y[which]
-            # One pattern, turned round itself by another amount in each pixel: no grain shows.
-            turn = np.stack([x * 0.7548776662, y * 0.5698402910], axis=1) + (x * y)[:, None] * 0.1
-            uv = np.stack([x, y], axis=1)[:, None] + 0.5 + _turned(offsets, turn)
-            rays = np.concatenate([uv, np.ones((*uv.shape[:2], 1))], axis=2) @ inverse.T
-            return caster.covered(rays.reshape(-1, 3)).reshape(len(y), -1).sum(axis=1)
-
-        found = hits(np.arange(len(y)), offsets[:FIRST])
-        share = found / FIRST
-        part = np.flatnonzero((found > 0) & (found < FIRST))
-        share[part] = (found[part] + hits(part, offsets[FIRST:])) / RAYS
-        out[y, x] = share
+        at = np.stack([columns, rows], axis=1)[first : first + pixels]
+        hits = _hits(at, offsets[:FIRST], inverse, caster)
+        share = hits / FIRST
+        part = np.flatnonzero((hits > 0) & (hits < FIRST))
+        share[part] = (hits[part] + _hits(at[part], offsets[FIRST:], inverse, caster)) / RAYS
+        out[at[:, 1], at[:, 0]] = share
     return out
+
+
+def _hits(at: np.ndarray, offsets: np.ndarray, inverse: np.ndarray, caster: Caster) -> np.ndarray:
+    """(B,) of S rays through each of the pixels ``at`` (B, 2), column and row, those that hit. ``offsets``: (S, 2) in [0, 1).
+    ``inverse``: (3, 3) of K.
+    """
+    x, y = at.T
+    # One pattern, turned round itself by another amount in each pixel: no grain shows.
+    turn = np.stack([x * 0.7548776662, y * 0.5698402910], axis=1) + (x * y)[:, None] * 0.1
+    uv = at[:, None] + 0.5 + _turned(offsets, turn)
+    rays = np.concatenate([uv, np.ones((*uv.shape[:2], 1))], axis=2) @ inverse.T
+    return caster.covered(rays.reshape(-1, 3)).reshape(uv.shape[:2]).sum(axis=1)
 
 
 def band(coverage: np.ndarray, strand: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ roots follow the skin, so brows and beards follow the face. Legend: V vertices o
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -43,8 +44,6 @@ TIP = 0.35
 # The middle of a head between the ears, head coordinates; of what is worn over hair, points within so many radians of one
 # direction are above one another; how steeply hair swells out beside them.
 MIDDLE, ASIDE, SWELL = (0.0, 0.75, 0.0), 0.08, 1.5
-# Points of a bag's large quads either way.
-SCATTER = 8
 # How much locks differ in brightness, as a logarithm, and over how many head units.
 LOCKS, LOCK_WIDE = 0.5, 0.05
 # Hairs that one strand stands for: a scalp has about 100,000 of them, a beard and two brows fewer.
@@ -59,10 +58,10 @@ class Barber:
         self._scalp = Scalp(body.template, groups(), body.skull)
 
     def groom(
-        self, hair: HairLook, posed: Posed, pieces: list[Piece], hat: Hat | None, over: list[Piece] | None = None
+        self, hair: HairLook, posed: Posed, pieces: list[Piece], hat: Hat | None, over: Sequence[Piece] = ()
     ) -> list[Strands]:
-        """Strands in the frame of ``posed``. ``pieces``: skin, cloth and bags that hair stays out of. ``over``: headphones
-        and a mask, which it lies under.
+        """Strands in the frame of ``posed``. ``pieces``: skin, cloth and bags that hair stays out of. ``over``: headphones,
+        which it lies under, and a mask, which beards lie under.
         """
         scalp, skull = self._scalp, self._body.skull
         turn, shift = rigid(posed.rest[skull], posed.vertices[skull])
@@ -77,8 +76,9 @@ class Barber:
         strands: list[Strands] = []
         back = lambda p: p @ turn.T + shift  # noqa: E731
 
-        phones = np.concatenate([np.zeros((0, 3)), *(local(p.vertices) for p in over or [] if p.kind != "mask")])
-        veil = np.concatenate([np.zeros((0, 3)), *(local(p.vertices) for p in over or [] if p.kind == "mask")])
+        none = np.zeros((0, 3))
+        phones = np.concatenate([none, *(local(p.vertices) for p in over if p.kind != "mask")])
+        worn = np.concatenate([none, *(local(p.vertices) for p in over)])
 
         def keep(name: str, grown: np.ndarray, width: float, part: int) -> None:
             strands.append(_strands(name, grown, width * size / 0.12, part, hair, head, back, rng))
@@ -104,7 +104,7 @@ class Barber:
         keep("brows", grown, 0.00009, ID[KINDS["brows"]])
         if hair.beard is not None:
             grown = beard(hair.beard, scalp, head, points, normals, rng)
-            grown = _pressed(grown, np.concatenate([phones, veil]), head)
+            grown = _pressed(grown, worn, head)
             keep("beard", grown, hair.beard.width, ID[KINDS["beard"]])
         return strands
 
@@ -142,12 +142,6 @@ class Barber:
             if piece.kind in ("hat", "hat_rib"):
                 continue
             vertices = local(piece.vertices)  # type: ignore[operator]
-            if piece.kind == "bag":
-                # Its sides are a few large quads, the rest is finer than the room.
-                dense, out = _scattered(vertices, piece.quads)
-                at.append(dense)
-                away.append(out)
-                continue
             at.append(vertices)
             away.append(normals_of(vertices, piece.quads) if len(piece.quads) else np.zeros_like(vertices))
         return Room(np.concatenate(at), np.concatenate(away), low, high)
@@ -227,16 +221,6 @@ def _strands(name: str, grown: np.ndarray, width: float, part: int, hair: HairLo
     return Strands(
         name, back(grown).astype(np.float32), radius.astype(np.float32), color.astype(np.float32), part, proxy
     )
-
-
-def _scattered(vertices: np.ndarray, quads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 3) points all over ``quads`` and (P, 3) unit normals of the quads they lie on."""
-    a, b, c, d = (vertices[quads[:, i], None, None] for i in range(4))
-    u, v = (t[..., None] for t in np.meshgrid(*[(np.arange(SCATTER) + 0.5) / SCATTER] * 2, indexing="ij"))
-    points = (1 - u) * (1 - v) * a + u * (1 - v) * b + u * v * c + (1 - u) * v * d
-    normals = np.cross((c - a)[:, 0, 0], (d - b)[:, 0, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    return points.reshape(-1, 3), np.repeat(normals, SCATTER**2, axis=0)
 
 
 def pressed_m(hair: HairLook) -> float:

@@ -60,8 +60,8 @@ def turned(profile: list[tuple[float, float]], sides: int = 32) -> Solid:
     return np.concatenate(rows), grid(len(rows), sides)
 
 
-def box(half: tuple[float, float, float], bevel: float, steps: int = 3) -> Solid:
-    """A box of half sides ``half`` with edges rounded by ``bevel``."""
+def box(half: tuple[float, float, float], bevel: float, steps: int = 3, between: int = 2) -> Solid:
+    """A box of half sides ``half`` with edges rounded by ``bevel``, and ``between`` rows of points on each side's flat."""
     size = np.array(half)
     points, quads, first = [], [], 0
     for axis in range(3):
@@ -69,7 +69,7 @@ def box(half: tuple[float, float, float], bevel: float, steps: int = 3) -> Solid
         lines = []
         for k in (a, b):
             arc = size[k] - bevel + bevel * np.tan(np.linspace(0, np.pi / 4, steps + 1))
-            flat = np.linspace(-(size[k] - bevel), size[k] - bevel, 4)[1:-1]
+            flat = np.linspace(-(size[k] - bevel), size[k] - bevel, between + 2)[1:-1]
             lines.append(np.concatenate([-arc[::-1], flat, arc]))
         for sign in (-1, 1):
             u, v = np.meshgrid(*lines, indexing="ij")
