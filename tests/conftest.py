@@ -46,10 +46,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def forgotten(request: pytest.FixtureRequest):
-    """What one file's tests keep in caches of their own goes with the file: people are tens of megabytes each."""
+    """What a file's tests keep in their caches goes with the file: people are tens of megabytes each."""
     yield
     for found in vars(request.module).values():
-        if hasattr(found, "cache_clear") and found.__module__ == request.module.__name__:
+        if hasattr(found, "cache_clear") and found.__module__.startswith("tests."):
             found.cache_clear()
 
 
@@ -59,6 +59,14 @@ def body():
     from render.assets.anny import _studio
 
     return _studio()[0]
+
+
+@pytest.fixture(scope="session")
+def charts():
+    """Where skin lies on its textures, made once."""
+    from render.assets.anny import _studio
+
+    return _studio()[1].complexions
 
 
 @pytest.fixture(scope="session")

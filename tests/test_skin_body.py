@@ -15,7 +15,6 @@ from manifests.frames import look_at
 from manifests.job import RenderStage
 from manifests.parts import ID
 from manifests.seeds import generator
-from render.assets.anny import _studio
 from render.lighting import draw_lighting, environments
 from render.people.complexion import SUBSURFACE
 from render.people.identity import skin_albedo
@@ -31,11 +30,6 @@ CLEAR = {"freckles": 0.0, "moles": 0, "weather": 0.2, "wrinkles": 0.0, "lipstick
 def skin(years: float = 30, tone: int = 2, seed: int = 3, **changes):
     drawn = draw_skin(generator("skin", 1), skin_albedo(tone), tone, years, "female")
     return dataclasses.replace(drawn, **{**CLEAR, "seed": seed, **changes})
-
-
-@pytest.fixture(scope="module")
-def charts():
-    return _studio()[1].complexions
 
 
 def below(charts, made) -> np.ndarray:
