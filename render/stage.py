@@ -117,7 +117,7 @@ class Renderer:
     def __init__(self, stage: RenderStage, root: Path, threads: int) -> None:
         # numpy's BLAS, of this whole process, keeps a second core spinning after each product, one that Cycles could have.
         threadpoolctl.threadpool_limits(1, "blas")
-        self._stage = stage
+        self._stage, self._threads = stage, threads
         self._scratch = scratch_folder()
         self._studio = Studio(stage, root, Path(self._scratch.name))
         with cores_seen(threads):
@@ -169,7 +169,7 @@ class Renderer:
             spec.sample_id, truth.depth, truth.mask, frame.depth, self._stage.verify_limits, truth.layered, strand
         )
         clock.lap("verify")
-        image, alpha = finish(frame, known, scene)
+        image, alpha = finish(frame, known, scene, self._threads)
         people = describe(scene.people, truth.mask, scene.camera, caster if see_through else None)
         clock.lap("compose")
         self.seconds = {"geometry": known.seconds, **frame.seconds, **clock.laps}
@@ -242,11 +242,11 @@ class Geometry:
         return cls(caster, truth, count, behind, time.perf_counter() - started)
 
 
-def finish(frame: Frame, known: Geometry, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def finish(frame: Frame, known: Geometry, scene: Scene, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """The picture over its background, (H, W, 3) uint8 sRGB, and the people's alpha, (H, W) uint8."""
     strand = known.truth.strand | frame.strand
     covered = silhouette.settled(frame.coverage, known.count, strand)
-    covered = coverage.refined(np.clip(covered, 0, 1), strand, scene.camera, known.caster)
+    covered = coverage.refined(np.clip(covered, 0, 1), strand, scene.camera, known.caster, threads)
     # With shadows the film's alpha is the people's no more, and the shadow under a foot has its own share of an edge.
     rgba = frame.rgba if scene.shadows else silhouette.premultiplied(frame.rgba, covered)
     image = response.composite(rgba, known.behind, scene.camera.response)

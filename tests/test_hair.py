@@ -141,7 +141,7 @@ def test_strands_keep_their_own_depth_class_and_person(long_haired):
     assert np.array_equal(two.strand, truth.strand)
 
 
-def test_alpha_is_that_of_a_thousand_samples_where_hair_ends(long_haired, shoot):
+def test_alpha_is_that_of_a_thousand_samples_where_hair_ends(long_haired, shoot, monkeypatch):
     camera = close_up(long_haired, 120, 160)
     strand = embree.cast([long_haired], camera).strand
     # An edge of the hair is enough: a thousand samples are dear.
@@ -157,6 +157,8 @@ def test_alpha_is_that_of_a_thousand_samples_where_hair_ends(long_haired, shoot)
     assert error < 0.6 * raw
     outside = ~coverage.band(few, strand)
     assert np.array_equal(found[outside], few[outside])
+    monkeypatch.setattr(coverage, "AT_ONCE", 50 * coverage.RAYS)
+    assert np.array_equal(found, coverage.refined(few, strand, camera, caster, threads=3))
 
 
 def test_hair_normals_turn_slowly_from_pixel_to_pixel(long_haired, bearded):

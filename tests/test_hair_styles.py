@@ -108,8 +108,8 @@ def test_hair_of_african_shape_curls_when_it_is_tied_and_plaits_do_not_change():
         curly, straight = (_cut(np.random.default_rng(2), STYLES[name], 30.0, a) for a in (1.0, 0.0))
         assert straight.curl == 0 < curly.curl
         assert (curly.points - 12) * curly.pitch / curly.back >= 5, "points enough for its turns"
-        # No dearer than the dearest.
-        assert curly.points * curly.count < 1.5 * STYLES["curly_long"].points * STYLES["curly_long"].count
+        # No more than half again as dear as an afro, which has the most points.
+        assert curly.points * curly.count < 1.5 * STYLES["afro"].points * STYLES["afro"].count
     assert _cut(np.random.default_rng(2), STYLES["braids"], 30.0, 1.0) == _cut(
         np.random.default_rng(2), STYLES["braids"], 30.0, 0.0
     )

@@ -7,6 +7,8 @@ Legend: H rows, W columns, B pixels of the band, S rays of each.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 from scipy.stats import qmc
@@ -24,8 +26,10 @@ FILTER_PX = 3.0
 AT_ONCE = 1 << 17
 
 
-def refined(coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Caster) -> np.ndarray:
-    """(H, W) float32 coverage; ``coverage`` itself outside the band.
+def refined(
+    coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Caster, threads: int = 1
+) -> np.ndarray:
+    """(H, W) float32 coverage; ``coverage`` itself outside the band. Of any number of ``threads`` the same.
 
     ``coverage``: (H, W) float32 of Cycles. ``strand``: (H, W) bool, pixels whose centre shows a strand.
     """
@@ -34,13 +38,19 @@ def refined(coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Ca
     offsets = filter_offsets(RAYS)
     inverse = np.linalg.inv(camera.K)
     pixels = max(AT_ONCE // RAYS, 1)
-    for first in range(0, len(rows), pixels):
-        at = np.stack([columns, rows], axis=1)[first : first + pixels]
+    band_at = np.stack([columns, rows], axis=1)
+
+    def count(first: int) -> None:
+        at = band_at[first : first + pixels]
         hits = _hits(at, offsets[:FIRST], inverse, caster)
         share = hits / FIRST
         part = np.flatnonzero((hits > 0) & (hits < FIRST))
         share[part] = (hits[part] + _hits(at[part], offsets[FIRST:], inverse, caster)) / RAYS
         out[at[:, 1], at[:, 0]] = share
+
+    # Embree is called without Python's lock. What raises there is raised here.
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(count, range(0, len(rows), pixels)))
     return out
 
 

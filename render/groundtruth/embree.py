@@ -86,7 +86,8 @@ class Caster:
         n = len(directions)
         face, z, weights = np.full(n, -1), np.zeros(n), np.zeros((n, 3))
         alive, start = np.arange(n), np.zeros(n)
-        self.through = np.zeros(n, bool)
+        # Set at the end: other threads may ask at the same time.
+        through = np.zeros(n, bool)
         for _ in range(MAX_LAYERS):
             d = directions[alive]
             origins = (d * start[alive, None]).astype(np.float32)
@@ -99,7 +100,7 @@ class Caster:
             done = alive[solid]
             face[done], z[done], weights[done] = hit[solid], hit_z[solid], hit_weights[solid]
             start[alive] = hit_z + LAYER_STEP_M
-            self.through[alive[self._blended[hit]]] = True
+            through[alive[self._blended[hit]]] = True
             alive = alive[~solid]
             if not len(alive):
                 break
@@ -108,6 +109,7 @@ class Caster:
             on = which >= 0
             face[on], z[on] = self.triangles + which[on], nearer[on]
             weights[on] = directions[on] * nearer[on, None]
+        self.through = through
         return face, z, weights
 
     def blocked(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
