@@ -65,22 +65,29 @@ class RenderDriver:
         Raises StorageError; a task that fails is recorded and the run goes on.
         """
         queue = iter(tasks)
-        retry: deque[plan.Task] = deque()
+        waiting: deque[plan.Task] = deque()
+
+        def wait_at_least(count: int) -> bool:
+            while len(waiting) < count and (task := next(queue, None)) is not None:
+                waiting.append(task)
+            return len(waiting) >= count
+
         idle: list[Any] = []
         starting: dict[Any, Any] = {}
         flying: dict[Any, tuple[Any, plan.Task, float]] = {}
         folded = time.monotonic()
         try:
             while True:
-                while idle and (task := retry.popleft() if retry else next(queue, None)) is not None:
-                    actor = idle.pop()
+                while idle and wait_at_least(1):
+                    actor, task = idle.pop(), waiting.popleft()
                     self._attempts[task.task_id] += 1
                     ref = actor.run.remote(task, self._skip, self._attempts[task.task_id])
                     flying[ref] = (actor, task, time.monotonic())
-                if idle and not flying:
+                if not flying and not wait_at_least(1):
                     return
-                # An actor that no node has room for yet holds no task: a cluster may shrink while it runs.
-                while not idle and len(flying) + len(starting) < self._workers:
+                # An actor that no node has room for yet holds no task: a cluster may shrink while it runs. None is started
+                # without a task left for it: the start of Blender takes longer than many a task.
+                while not idle and len(flying) + len(starting) < self._workers and wait_at_least(len(starting) + 1):
                     actor = self._spawn()
                     starting[actor.ready.remote()] = actor
                 ready, _ = ray.wait([*flying, *starting], num_returns=1, timeout=1.0)
@@ -94,8 +101,8 @@ class RenderDriver:
                     if self._finish(ref, actor, task, started, on_outcomes):
                         idle.append(actor)
                     elif task.task_id not in self._finished:
-                        retry.append(task)
-                retry.extend(self._kill_overdue(flying))
+                        waiting.append(task)
+                waiting.extend(self._kill_overdue(flying))
                 if time.monotonic() - folded > FOLD_EVERY_S:
                     fold()
                     folded = time.monotonic()
