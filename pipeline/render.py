@@ -130,8 +130,7 @@ class RenderDriver:
 
     def _spawn(self) -> Any:
         remote: Any = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(self._worker)
-        options = remote.options(runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._threads)}})
-        return options.remote(self.stage, str(self.root), str(self.folder), self._threads)
+        return remote.remote(self.stage, str(self.root), str(self.folder), self._threads)
 
     def _finish(self, ref: Any, actor: Any, task: plan.Task, started: float, on_outcomes: Any) -> bool:
         """Take one result; True when ``actor`` can go on. A lost task goes back unless its receipt was written."""

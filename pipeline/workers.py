@@ -101,6 +101,9 @@ class RenderWorker:
     def __init__(self, stage: RenderStage, root: str, folder: str, threads: int) -> None:
         self._stage, self._root, self._folder, self._threads = stage, Path(root), Path(folder), threads
         self._renderer: Any = None
+        # Before libraries that read it are loaded. As a runtime environment it would cost each worker a process of its own,
+        # beside the one that Ray has started ahead.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def ready(self) -> None:
         """Start Blender and read the stage's inputs. InputError (the stage cannot be set up here) reaches the driver.
