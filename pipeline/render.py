@@ -21,7 +21,7 @@ from manifests.errors import InputError, MaquetteError, RenderError, StorageErro
 from manifests.job import Job, RenderStage
 from pipeline.freeze import freeze
 from pipeline.progress import Events, bar, console
-from pipeline.workers import Notes, RenderWorker
+from pipeline.workers import Notes, RenderWorker, join
 
 # A sample that has taken two workers down is poison: it is named and left out (design.md section 2).
 MAX_DEATHS = 2
@@ -189,11 +189,14 @@ class RenderDriver:
         return tasks
 
 
-def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool = False) -> dict[str, Any]:
-    """Render what is still missing of ``job.render`` into ``run``/render. Ray must be running.
+def render(
+    job: Job, run: Path, root: Path, events: Events, retry_failed: bool = False, address: str | None = None
+) -> dict[str, Any]:
+    """Render what is still missing of ``job.render`` into ``run``/render.
 
-    ``root``: the folder that relative paths of the job start from. Returns counts by status. Raises JobError,
-    InputError, StorageError.
+    ``root``: the folder that relative paths of the job start from. ``address``: of a Ray cluster; Ray is started once the inputs
+    are found good and something is missing, for it takes seconds. Returns counts by status. Raises JobError, InputError,
+    StorageError.
     """
     from render import stage as render_stage
 
@@ -211,7 +214,9 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
             "`maquette filter` writes a smaller dataset",
             soft_wrap=True,
         )
-    driver = RenderDriver(stage, root, folder, events)
+    first = next(tasks, None)
+    if first is not None:
+        join(address, run)
     started = time.monotonic()
     reasons: Counter[str] = Counter()
 
@@ -230,7 +235,9 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
             progress.update(shown, advance=len(outcomes), note=_note(Counter(status.values())))
 
         try:
-            driver.run(tasks, on_outcomes, fold)
+            if first is not None:
+                driver = RenderDriver(stage, root, folder, events)
+                driver.run(itertools.chain([first], tasks), on_outcomes, fold)
         finally:
             _fold_quietly(fold, events)
     for reason, count in reasons.most_common(SHOWN_REASONS):

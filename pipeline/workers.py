@@ -61,6 +61,12 @@ def start_ray(address: str | None) -> None:
                 ) from None
 
 
+def join(address: str | None, folder: Path) -> None:
+    """Have Ray run, as `start_ray` does, on nodes that all see ``folder``. Raises InputError."""
+    start_ray(address)
+    check_shared(folder)
+
+
 def _answers(address: str) -> bool:
     """Whether something listens at ``ray://HOST:PORT`` or ``HOST:PORT``: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
