@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,18 @@ def forgotten(request: pytest.FixtureRequest):
     for found in vars(request.module).values():
         if hasattr(found, "cache_clear") and found.__module__.startswith("tests."):
             found.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def cluster(cache: Path) -> Iterator[str]:
+    """Address of a Ray cluster for `--address`: one started for each small run would take longer than the run."""
+    from tests import runs
+
+    script = "from pipeline.workers import start_ray; start_ray(None); import ray; "
+    script += "print(ray.get_runtime_context().gcs_address, flush=True); input()"
+    head = runs.python("-c", script, stdin=subprocess.PIPE)
+    yield head.stdout.readline().strip()
+    head.communicate("\n", timeout=60)
 
 
 @pytest.fixture(scope="session")
