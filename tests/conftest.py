@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -15,12 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two workers a file's tests go to one, which makes their fixtures once, and all that start Ray go to the same
-    one: each such run takes the whole machine for its own.
+    one: each such run takes the whole machine for its own, and those that can share a cluster.
     """
     for item in items:
-        module = item.getparent(pytest.Module).obj  # type: ignore[union-attr]
-        clusters = hasattr(module, "runs") or module.__name__.endswith("test_ray_source")
-        item.add_marker(pytest.mark.xdist_group("ray" if clusters else module.__name__))
+        item.add_marker(pytest.mark.xdist_group("ray" if _starts_ray(item.path) else item.path.stem))
+
+
+@functools.cache
+def _starts_ray(path: Path) -> bool:
+    """`tests.runs.here` is for commands that need none."""
+    text = path.read_text(encoding="utf-8")
+    return "runs.maquette(" in text or "start_ray" in text
 
 
 @pytest.fixture(scope="session", autouse=True)
