@@ -27,7 +27,7 @@ def balls(tmp_path_factory) -> Path:
     """A run with a foreground model that has seen 24 balls, and untrained ones of depth and normals."""
     run = tmp_path_factory.mktemp("balls")
     samples.dataset(run / "render", 24, per_task=8)
-    models.trained(run, "foreground", 120)
+    models.trained(run, "foreground", 60)
     models.random(run, "depth")
     models.random(run, "normal")
     return run
