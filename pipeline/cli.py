@@ -170,10 +170,19 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: runs a command and turns every error a user can cause into one paragraph and its exit code."""
+    """Entry point: runs the command that the process was started with and ends with its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    code = execute(sys.argv[1:])
+    sys.stdout.flush()
+    # bpy and Ray may crash while the interpreter shuts down, long after the work is safe on disk.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def execute(arguments: list[str]) -> int:
+    """Run `maquette ARGUMENTS`, turn every error a user can cause into one paragraph, and return the exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except typer.Exit as finished:
         code = finished.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -205,10 +214,7 @@ def main() -> None:
     if code == INTERRUPTED:
         # Typer turns Ctrl-C into this code on some paths and into Abort on others.
         _say("interrupted; finished work is kept. Give the same command again to go on.")
-    sys.stdout.flush()
-    # bpy and Ray may crash while the interpreter shuts down, long after the work is safe on disk.
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else (DONE if code is None else FAILURES))
+    return code if isinstance(code, int) else (DONE if code is None else FAILURES)
 
 
 def _say(message: str) -> None:

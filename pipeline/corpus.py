@@ -23,13 +23,14 @@ from manifests import photo
 from manifests.curation import CurateStage
 from manifests.errors import PhotoError, ShardError
 from pipeline.measuring import write
+from pipeline.workers import join
 
 ALIKE = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("distance", pa.float32())])
 NAMES = ("corpus.parquet", "alike.parquet")
 NEEDED = ["uri", "url", "kind", "file", "offset", "length", "sha256", "stopped", "error"]
 
 
-def survey(stage: CurateStage, folder: Path, whole: Path) -> None:
+def survey(stage: CurateStage, folder: Path, whole: Path, address: str | None) -> None:
     """Write NAMES into ``folder`` from the measurements in ``whole``, unless they are there for the same ones.
 
     Raises ShardError where a picture that was measured is gone.
@@ -41,7 +42,7 @@ def survey(stage: CurateStage, folder: Path, whole: Path) -> None:
         return
     table = pq.read_table(whole, columns=NEEDED)
     sites = [_site(url, uri) for url, uri in zip(table["url"].to_pylist(), table["uri"].to_pylist())]
-    stamps = _stamps(stage, table, sites)
+    stamps = _stamps(stage, table, sites, folder, address)
     keys = table["sha256"].to_pylist()
     vectors, rows = unpacked(pq.read_table(whole, columns=["embedding"])["embedding"])
     paths = clusters.tree(vectors, [keys[r] for r in rows.tolist()], stage.clusters)
@@ -61,7 +62,9 @@ def _site(url: str | None, uri: str) -> str:
     return (urlsplit(url).hostname if url else None) or uri.split("/")[0]
 
 
-def _stamps(stage: CurateStage, table: pa.Table, sites: list[str]) -> dict[str, float]:
+def _stamps(
+    stage: CurateStage, table: pa.Table, sites: list[str], folder: Path, address: str | None
+) -> dict[str, float]:
     """site -> score, of sites with enough pictures; the pictures with the smallest sha256 stand for it."""
     sound = table["stopped"].is_null().to_numpy() & table["error"].is_null().to_numpy()
     sha = table["sha256"].to_pylist()
@@ -88,5 +91,6 @@ def _stamps(stage: CurateStage, table: pa.Table, sites: list[str]) -> dict[str, 
                 ) from None
         return {"site": item["site"], "score": watermark.stamped(prepared).score}
 
+    join(address, folder)
     done = ray.data.from_items(items, override_num_blocks=len(items)).map(judge)
     return {row["site"]: round(row["score"], 4) for row in done.iter_rows()}

@@ -42,16 +42,17 @@ from pipeline.freeze import freeze
 from pipeline.measuring import REPEATING, WAVE, measure, partitions, write
 from pipeline.progress import Events, bar, console
 from pipeline.road import read_job
+from pipeline.workers import join
 
 WHOLE, PAIRS, DECIDED = "measured.parquet", "pairs.parquet", "decisions/decisions.parquet"
 ROW_GROUP = 65_536
 
 
-def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]:
-    """Measure what is still missing, decide over all, write the kept. Ray must be running.
+def curate(job: Job, folder: Path, root: Path, events: Events, address: str | None = None) -> dict[str, Any]:
+    """Measure what is still missing, decide over all, write the kept.
 
-    ``folder``: the stage's dataset folder. ``root``: where relative paths start. Returns counts. Raises InputError,
-    JobError, StorageError.
+    ``folder``: the stage's dataset folder. ``root``: where relative paths start. ``address``: of a Ray cluster; Ray is started
+    where there is something to measure or to write. Returns counts. Raises InputError, JobError, StorageError.
     """
     assert job.curate is not None
     stage = job.curate
@@ -61,13 +62,11 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
     inputs = listed(stage, root, folder / "bundled")
     digest = freeze(folder, stage, _frozen(stage, inputs), engine=engine)
     commit.collect_orphans(folder)
-    measuring = time.monotonic()
-    _measured(stage, root, folder, inputs, engine)
-    measuring = time.monotonic() - measuring
+    measuring = _measured(stage, root, folder, inputs, engine, address)
     table, pairs = load(folder)
     decisions = decide(table, stage, pairs, tombstones, load_alike(folder))
     write(folder / DECIDED, decisions, synced=False)
-    materialise(stage, folder, digest, decisions)
+    materialise(stage, folder, digest, decisions, address)
     commit.fold(folder, "curated", digest)
     _withdrawn(folder, decisions)
     steps = funnel(decisions)
@@ -89,7 +88,7 @@ def curate(job: Job, folder: Path, root: Path, events: Events) -> dict[str, Any]
 
 def apart(folder: Path, out: Path, policy: Policy, decisions: pa.Table) -> int:
     """Write what another ``policy`` kept of a curate stage as a dataset of its own at ``out``; the same call goes on where it
-    stopped. Returns its rows. Ray must be running.
+    stopped. Returns its rows.
 
     ``decisions``: by that policy, over the measurements in ``folder``. Raises InputError, JobError, ShardError, StorageError.
     """
@@ -103,7 +102,7 @@ def apart(folder: Path, out: Path, policy: Policy, decisions: pa.Table) -> int:
     stage = CurateStage.model_validate(given.model_dump() | policy.model_dump())
     was = json.loads((folder / "stage.json").read_text())
     digest = freeze(out, stage, [(folder.parent.name, was["digest"])], engine=was["engine"])
-    materialise(stage, out, digest, decisions)
+    materialise(stage, out, digest, decisions, None)
     commit.fold(out, "curated", digest)
     _withdrawn(out, decisions)
     return len(Dataset(out))
@@ -148,7 +147,7 @@ def load_alike(folder: Path) -> pa.Table | None:
     return pq.read_table(folder / NAMES[1]) if (folder / NAMES[1]).is_file() else None
 
 
-def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Table) -> None:
+def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Table, address: str | None) -> None:
     """Write the kept photographs, original bytes untouched, in shards of `samples_per_task`, through Ray Data.
 
     What a tombstone removes keeps its place in the count, so that a longer list moves no other picture to another shard;
@@ -164,6 +163,8 @@ def materialise(stage: CurateStage, folder: Path, digest: str, decisions: pa.Tab
     firsts = range(0, len(chosen), stage.samples_per_task)
     names = {first: f"{first:08d}+{min(stage.samples_per_task, len(chosen) - first)}" for first in firsts}
     tasks = [first for first in firsts if names[first] not in done]
+    if tasks:
+        join(address, folder)
     for at in range(0, len(tasks), WAVE):
         items = [
             {"name": names[first], "first": first, "rows": chosen.slice(first, stage.samples_per_task).to_pylist()}
@@ -219,12 +220,20 @@ def _row(stage: CurateStage, digest: str, index: int, d: dict[str, Any]) -> dict
     }
 
 
-def _measured(stage: CurateStage, root: Path, folder: Path, inputs: pa.Table, engine: str) -> None:
-    """All measurements in one file, and the pairs among them; partitions that are on disk are read, the others made."""
+def _measured(
+    stage: CurateStage, root: Path, folder: Path, inputs: pa.Table, engine: str, address: str | None
+) -> float:
+    """All measurements in one file, and the pairs among them; partitions that are on disk are read, the others made.
+
+    Returns the seconds that it took, without Ray's start.
+    """
     parts = partitions(inputs, stage, engine)
     where = folder / "measurements"
     have = {p.stem for p in where.glob("*.parquet")} if where.is_dir() else set()
     missing = {name: at for name, at in parts.items() if name not in have}
+    if missing:
+        join(address, folder)
+    started = time.monotonic()
     if missing:
         listing = folder / "tmp" / "listing.arrow"
         with storage(listing):
@@ -244,7 +253,8 @@ def _measured(stage: CurateStage, root: Path, folder: Path, inputs: pa.Table, en
         (folder / PAIRS).unlink(missing_ok=True)
     if not (folder / PAIRS).is_file():
         write(folder / PAIRS, dedup.pairs(pq.read_table(folder / WHOLE, columns=[*dedup.VARIANTS, "thumb"])))
-    survey(stage, folder, folder / WHOLE)
+    survey(stage, folder, folder / WHOLE, address)
+    return time.monotonic() - started
 
 
 def _joined(files: list[Path], whole: Path, key: str) -> None:

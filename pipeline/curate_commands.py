@@ -51,9 +51,6 @@ def decide(
     kept = funnel(decisions)[-1][2]
     typer.echo(f"{path}: {kept} of {len(decisions)} kept, decided in {time.perf_counter() - started:.1f} s")
     if dataset is not None:
-        from pipeline.workers import start_ray
-
-        start_ray(None)
         typer.echo(f"{dataset}: {apart(stage.resolve(), dataset.resolve(), rules, decisions)} photographs")
 
 

@@ -21,7 +21,7 @@ from manifests.errors import InputError, MaquetteError, RenderError, StorageErro
 from manifests.job import Job, RenderStage
 from pipeline.freeze import freeze
 from pipeline.progress import Events, bar, console
-from pipeline.workers import Notes, RenderWorker
+from pipeline.workers import Notes, RenderWorker, join
 
 # A sample that has taken two workers down is poison: it is named and left out (design.md section 2).
 MAX_DEATHS = 2
@@ -65,22 +65,29 @@ class RenderDriver:
         Raises StorageError; a task that fails is recorded and the run goes on.
         """
         queue = iter(tasks)
-        retry: deque[plan.Task] = deque()
+        waiting: deque[plan.Task] = deque()
+
+        def wait_at_least(count: int) -> bool:
+            while len(waiting) < count and (task := next(queue, None)) is not None:
+                waiting.append(task)
+            return len(waiting) >= count
+
         idle: list[Any] = []
         starting: dict[Any, Any] = {}
         flying: dict[Any, tuple[Any, plan.Task, float]] = {}
         folded = time.monotonic()
         try:
             while True:
-                while idle and (task := retry.popleft() if retry else next(queue, None)) is not None:
-                    actor = idle.pop()
+                while idle and wait_at_least(1):
+                    actor, task = idle.pop(), waiting.popleft()
                     self._attempts[task.task_id] += 1
                     ref = actor.run.remote(task, self._skip, self._attempts[task.task_id])
                     flying[ref] = (actor, task, time.monotonic())
-                if idle and not flying:
+                if not flying and not wait_at_least(1):
                     return
-                # An actor that no node has room for yet holds no task: a cluster may shrink while it runs.
-                while not idle and len(flying) + len(starting) < self._workers:
+                # An actor that no node has room for yet holds no task: a cluster may shrink while it runs. None is started
+                # without a task left for it: the start of Blender takes longer than many a task.
+                while not idle and len(flying) + len(starting) < self._workers and wait_at_least(len(starting) + 1):
                     actor = self._spawn()
                     starting[actor.ready.remote()] = actor
                 ready, _ = ray.wait([*flying, *starting], num_returns=1, timeout=1.0)
@@ -94,8 +101,8 @@ class RenderDriver:
                     if self._finish(ref, actor, task, started, on_outcomes):
                         idle.append(actor)
                     elif task.task_id not in self._finished:
-                        retry.append(task)
-                retry.extend(self._kill_overdue(flying))
+                        waiting.append(task)
+                waiting.extend(self._kill_overdue(flying))
                 if time.monotonic() - folded > FOLD_EVERY_S:
                     fold()
                     folded = time.monotonic()
@@ -123,8 +130,7 @@ class RenderDriver:
 
     def _spawn(self) -> Any:
         remote: Any = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)(self._worker)
-        options = remote.options(runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._threads)}})
-        return options.remote(self.stage, str(self.root), str(self.folder), self._threads)
+        return remote.remote(self.stage, str(self.root), str(self.folder), self._threads)
 
     def _finish(self, ref: Any, actor: Any, task: plan.Task, started: float, on_outcomes: Any) -> bool:
         """Take one result; True when ``actor`` can go on. A lost task goes back unless its receipt was written."""
@@ -183,11 +189,14 @@ class RenderDriver:
         return tasks
 
 
-def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool = False) -> dict[str, Any]:
-    """Render what is still missing of ``job.render`` into ``run``/render. Ray must be running.
+def render(
+    job: Job, run: Path, root: Path, events: Events, retry_failed: bool = False, address: str | None = None
+) -> dict[str, Any]:
+    """Render what is still missing of ``job.render`` into ``run``/render.
 
-    ``root``: the folder that relative paths of the job start from. Returns counts by status. Raises JobError,
-    InputError, StorageError.
+    ``root``: the folder that relative paths of the job start from. ``address``: of a Ray cluster; Ray is started once the inputs
+    are found good and something is missing, for it takes seconds. Returns counts by status. Raises JobError, InputError,
+    StorageError.
     """
     from render import stage as render_stage
 
@@ -205,7 +214,9 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
             "`maquette filter` writes a smaller dataset",
             soft_wrap=True,
         )
-    driver = RenderDriver(stage, root, folder, events)
+    first = next(tasks, None)
+    if first is not None:
+        join(address, run)
     started = time.monotonic()
     reasons: Counter[str] = Counter()
 
@@ -224,7 +235,9 @@ def render(job: Job, run: Path, root: Path, events: Events, retry_failed: bool =
             progress.update(shown, advance=len(outcomes), note=_note(Counter(status.values())))
 
         try:
-            driver.run(tasks, on_outcomes, fold)
+            if first is not None:
+                driver = RenderDriver(stage, root, folder, events)
+                driver.run(itertools.chain([first], tasks), on_outcomes, fold)
         finally:
             _fold_quietly(fold, events)
     for reason, count in reasons.most_common(SHOWN_REASONS):

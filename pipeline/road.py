@@ -89,18 +89,14 @@ def _stage(
     console.print(f"[bold]{stage}[/bold]")
     result: dict[str, Any] = {}
     if stage in ("render", "curate"):
-        from pipeline.workers import check_shared, start_ray
-
-        start_ray(address)
-        check_shared(run)
         if stage == "render":
             from pipeline.render import render
 
-            result = render(job, run, root, events, retry_failed)
+            result = render(job, run, root, events, retry_failed, address)
         else:
             from pipeline.curate import curate
 
-            result = curate(job, run / "curate", root, events)
+            result = curate(job, run / "curate", root, events, address)
         console.print("  " + ", ".join(f"{k} {v}" for k, v in result.items() if isinstance(v, int | float)))
     elif stage == "report":
         from pipeline.report import build

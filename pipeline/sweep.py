@@ -26,7 +26,7 @@ from manifests.errors import DONE, FAILURES, JobError, MaquetteError
 from manifests.job import Job, check, dump
 from manifests.job_training import SweepStage
 from pipeline import progress, road, scaling
-from pipeline.workers import check_shared, start_ray
+from pipeline.workers import join
 
 RESULT = "result.json"
 # The one fine-tune of a point's job.
@@ -127,8 +127,7 @@ def mark(job: Job) -> str:
 
 def _train(run: Path, todo: dict[Cell, Job], job: Job, address: str | None, total: int) -> dict[str, str]:
     """Train what is left, as many at once as the cluster has room for; name -> why of those that failed."""
-    start_ray(address)
-    check_shared(run)
+    join(address, run)
     has = ray.cluster_resources()
     base = next(iter(todo.values())).finetune[0].compute
     gpu = base.gpu == "yes" or (base.gpu == "auto" and has.get("GPU", 0) > 0)

@@ -51,12 +51,11 @@ def train(run: Path, stages: list[str], job: Job, address: str | None = None) ->
 
 def launch(run: Path, stages: dict[str, int], compute: Compute, address: str | None) -> None:
     """Train ``stages`` (name -> steps) with the workers that ``compute`` asks for, inside Ray Train, a bar beside it."""
-    from pipeline.workers import check_shared, start_ray
+    from pipeline.workers import join
 
     # The newer interface; Ray 2.60 still asks for it by name.
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
-    start_ray(address)
-    check_shared(run)
+    join(address, run)
     import ray
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer

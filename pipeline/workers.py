@@ -61,6 +61,12 @@ def start_ray(address: str | None) -> None:
                 ) from None
 
 
+def join(address: str | None, folder: Path) -> None:
+    """Have Ray run, as `start_ray` does, on nodes that all see ``folder``. Raises InputError."""
+    start_ray(address)
+    check_shared(folder)
+
+
 def _answers(address: str) -> bool:
     """Whether something listens at ``ray://HOST:PORT`` or ``HOST:PORT``: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -101,6 +107,9 @@ class RenderWorker:
     def __init__(self, stage: RenderStage, root: str, folder: str, threads: int) -> None:
         self._stage, self._root, self._folder, self._threads = stage, Path(root), Path(folder), threads
         self._renderer: Any = None
+        # Before libraries that read it are loaded. As a runtime environment it would cost each worker a process of its own,
+        # beside the one that Ray has started ahead.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def ready(self) -> None:
         """Start Blender and read the stage's inputs. InputError (the stage cannot be set up here) reaches the driver.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two workers a file's tests go to one, which makes their fixtures once, and all that start Ray go to the same
-    one: each such run takes the whole machine for its own.
+    one: each such run takes the whole machine for its own, and those that can share a cluster.
     """
     for item in items:
-        module = item.getparent(pytest.Module).obj  # type: ignore[union-attr]
-        clusters = hasattr(module, "runs") or module.__name__.endswith("test_ray_source")
-        item.add_marker(pytest.mark.xdist_group("ray" if clusters else module.__name__))
+        item.add_marker(pytest.mark.xdist_group("ray" if _starts_ray(item.path) else item.path.stem))
+
+
+@functools.cache
+def _starts_ray(path: Path) -> bool:
+    """`tests.runs.here` is for commands that need none."""
+    text = path.read_text(encoding="utf-8")
+    return "runs.maquette(" in text or "start_ray" in text
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +59,18 @@ def forgotten(request: pytest.FixtureRequest):
     for found in vars(request.module).values():
         if hasattr(found, "cache_clear") and found.__module__.startswith("tests."):
             found.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def cluster(cache: Path) -> Iterator[str]:
+    """Address of a Ray cluster for `--address`: one started for each small run would take longer than the run."""
+    from tests import runs
+
+    script = "from pipeline.workers import start_ray; start_ray(None); import ray; "
+    script += "print(ray.get_runtime_context().gcs_address, flush=True); input()"
+    head = runs.python("-c", script, stdin=subprocess.PIPE)
+    yield head.stdout.readline().strip()
+    head.communicate("\n", timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,15 @@ import pytest
 from manifests.assets import AnnySource
 from manifests.bodies import BodyPrior, PosePrior
 from manifests.clothes import ClothesPrior
+from manifests.hair import HairPrior
 from manifests.seeds import generator
 from render.assets import anny
 from render.people.accessories import Thing
 from render.scene import PersonMesh
 
 STILL = PosePrior(walking=0, running=0, sitting=0, crouching=0, kneeling=0, reaching=0, sport=0, dance=0, gesture=0)
+# For tests that look at no hair: strands are half of the time that a person takes.
+BALD = HairPrior(female={"bald": 1}, male={"bald": 1}, beards={"none": 1})
 BROWN, GREY = (0.1, 0.05, 0.03), (0.4, 0.4, 0.4)
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import trimesh
 import yaml
 
+from pipeline import cli
 from tests.conftest import ROOT
+
+TOKEN = secrets.token_hex(16)
 
 
 def figure(path: Path, height: float = 1.7, seed: int = 0) -> Path:
@@ -61,19 +68,24 @@ def job(folder: Path, name: str = "run", **render: Any) -> Path:
     return path
 
 
-def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
-    """`maquette ARGUMENTS` as a process in its own session, stderr and stdout together."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200", "NO_COLOR": "1"}
+def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """`python ARGUMENTS` as a process in its own session."""
+    # Ray asks for a token where one process joins the cluster that another started.
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+        [sys.executable, *arguments],
         cwd=ROOT,
         text=True,
-        env=environment,
+        env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200", "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         start_new_session=True,
         **options,
     )
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """`maquette ARGUMENTS`, stderr and stdout together."""
+    return python("-m", "pipeline.cli", *map(str, arguments), stderr=subprocess.STDOUT)
 
 
 def maquette(*arguments: str | Path, timeout: float = 300) -> tuple[int, str]:
@@ -81,6 +93,17 @@ def maquette(*arguments: str | Path, timeout: float = 300) -> tuple[int, str]:
     process = start(*arguments)
     said, _ = process.communicate(timeout=timeout)
     return process.returncode, said
+
+
+def here(*arguments: str | Path) -> tuple[int, str]:
+    """The same in this process, for commands that start no Ray: most of them take less time than their imports."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("COLUMNS", "200")
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = cli.execute([*map(str, arguments)])
+    return code, said.getvalue()
 
 
 def shards(dataset: Path) -> dict[str, str]:

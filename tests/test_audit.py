@@ -85,7 +85,7 @@ def test_labels_of_other_decisions_and_other_files_are_refused(tmp_path, decisio
 @pytest.mark.parametrize(
     "n", [pytest.param(20), pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 )
-def test_a_runs_report_adds_up_and_its_audit_comes_back(tmp_path, shared, n):
+def test_a_runs_report_adds_up_and_its_audit_comes_back(tmp_path, shared, cluster, n):
     folder = tmp_path / "photos"
     folder.mkdir()
     some = [cv2.imread(str(p))[..., ::-1].copy() for p in sorted((shared / "photos/img").glob("*.jpg"))]
@@ -103,7 +103,7 @@ def test_a_runs_report_adds_up_and_its_audit_comes_back(tmp_path, shared, n):
     }
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump({"name": "a", "runs": str(tmp_path / "runs"), "curate": stage, "report": {}}))
-    code, said = runs.maquette("run", job)
+    code, said = runs.maquette("run", job, "--address", cluster)
     assert code == 0, said
     assert "skipped" in said, "rules without weights are named"
     run = tmp_path / "runs/a"
@@ -132,13 +132,13 @@ def test_a_runs_report_adds_up_and_its_audit_comes_back(tmp_path, shared, n):
             away = [abs(float(r["near"].split()[-1]) - at) for r in line[side]]
             assert away == pytest.approx(sorted(away), rel=1e-2, abs=1e-2)
     assert f"{rows[-1][1]:,} kept</text>" in seen
-    code, said = runs.maquette("audit", run, "--count", "5")
+    code, said = runs.here("audit", run, "--count", "5")
     assert code == 0, said
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps(clicked(run / "report/audit.html", tmp_path)))
-    code, said = runs.maquette("audit", run, "--labels", labels)
+    code, said = runs.here("audit", run, "--labels", labels)
     assert code == 0, said
     assert re.search(r"kept +[01]\.\d{3}  \(95 %: ", said), said
-    code, said = runs.maquette("report", run)
+    code, said = runs.here("report", run)
     assert code == 0, said
     assert "Audited by people" in page.read_text()

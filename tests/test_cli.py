@@ -16,7 +16,7 @@ from tests import runs
 def test_a_yaml_mistake_ends_in_one_line_per_mistake_and_exit_2(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("name: x\nrender: {sampels: 3, width: wide}\n")
-    code, said = runs.maquette("run", path)
+    code, said = runs.here("run", path)
     assert code == 2
     assert "render.sampels: unknown key; did you mean `samples`?" in said
     assert "render.width" in said
@@ -36,7 +36,7 @@ def test_a_yaml_mistake_ends_in_one_line_per_mistake_and_exit_2(tmp_path):
 def test_what_a_job_names_must_exist(tmp_path, text, expected):
     path = tmp_path / "job.yaml"
     path.write_text(text)
-    code, said = runs.maquette("run", path, "--set", f"runs={tmp_path}/runs")
+    code, said = runs.here("run", path, "--set", f"runs={tmp_path}/runs")
     assert code == 2, said
     assert expected in said
     assert "Traceback" not in said
@@ -50,7 +50,7 @@ def test_wrong_words_on_the_command_line_exit_2(tmp_path):
         ["verify", tmp_path],
         ["report", tmp_path],
     ):
-        code, said = runs.maquette(*arguments)
+        code, said = runs.here(*arguments)
         assert code == 2, said
         assert "Traceback" not in said
 
@@ -62,7 +62,7 @@ def test_schema_is_json_schema_and_plan_runs_nothing(tmp_path):
     assert code == 0
     assert json.loads(said)["properties"]["render"]
     job = runs.job(tmp_path)
-    code, said = runs.maquette("plan", job)
+    code, said = runs.here("plan", job)
     assert code == 0, said
     assert "12 samples 96x128, 3 identities" in said
     assert not (tmp_path / "runs").exists()
@@ -104,7 +104,7 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_a_full_disk_ends_with_exit_3_and_the_same_command_goes_on(tmp_path):
+def test_a_full_disk_ends_with_exit_3_and_the_same_command_goes_on(tmp_path, cluster):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -114,7 +114,7 @@ def test_a_full_disk_ends_with_exit_3_and_the_same_command_goes_on(tmp_path):
         pytest.skip("mounting a small file system needs root")
     try:
         # Enough that the disk is full before the run is done.
-        job = runs.job(tmp_path, samples=64)
+        job = runs.job(tmp_path, samples=40)
         process = runs.start("run", job, "--set", f"runs={disk}/runs")
         dataset = disk / "runs/run/render"
         wait_for_receipt(process, dataset)
@@ -125,22 +125,22 @@ def test_a_full_disk_ends_with_exit_3_and_the_same_command_goes_on(tmp_path):
         assert "space" in said.lower()
         assert "Traceback" not in said
         filler.unlink()
-        code, said = runs.maquette("run", job, "--set", f"runs={disk}/runs")
+        code, said = runs.maquette("run", job, "--set", f"runs={disk}/runs", "--address", cluster)
         assert code == 0, said
-        assert len(runs.shards(dataset)) == 32
+        assert len(runs.shards(dataset)) == 20
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 @pytest.mark.engine
-def test_a_glb_without_geometry_is_named_and_the_others_are_rendered(tmp_path):
+def test_a_glb_without_geometry_is_named_and_the_others_are_rendered(tmp_path, cluster):
     import trimesh
 
     job = runs.job(tmp_path, samples=8, assets=[{"source": "files", "paths": ["scans/*"], "unit": "m", "up": "y"}])
     scene = trimesh.Scene()
     scene.add_geometry(trimesh.PointCloud([[0, 0, 0], [0, 1, 0]]))
     (tmp_path / "scans/empty.glb").write_bytes(trimesh.exchange.gltf.export_glb(scene))
-    code, said = runs.maquette("render", job)
+    code, said = runs.maquette("render", job, "--address", cluster)
     assert code == 1, said
     assert "Traceback" not in said
     outcomes = [o for r in commit.receipts(tmp_path / "runs/run/render").values() for o in r.outcomes]

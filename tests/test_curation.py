@@ -229,7 +229,7 @@ def test_a_preset_without_a_map_is_refused_unless_raw(tmp_path, shared):
 
 
 @pytest.mark.engine
-def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_bytes(tmp_path):
+def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_bytes(tmp_path, cluster):
     folder = tmp_path / "photos"
     folder.mkdir()
     made = np.random.default_rng(0).integers(0, 256, (400, 350, 3), dtype=np.uint8)
@@ -247,7 +247,7 @@ def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_byt
         "partition": 4,
     }
     job.write_text(yaml.safe_dump({"name": "c", "runs": str(tmp_path / "runs"), "curate": stage}))
-    code, said = runs.maquette("curate", job)
+    code, said = runs.maquette("curate", job, "--address", cluster)
     assert code == 0, said
     assert "Traceback" not in said
     out = tmp_path / "runs/c/curate"
@@ -273,7 +273,7 @@ def test_a_folder_with_broken_files_runs_through_ray_and_resumes_to_the_same_byt
     (out / "measured.parquet").unlink()
     for path in (out / "receipts").iterdir():
         path.unlink()
-    code, said = runs.maquette("curate", job)
+    code, said = runs.maquette("curate", job, "--address", cluster)
     assert code == 0, said
     assert runs.shards(out) == before
     assert {p: p.stat().st_mtime_ns for p in (out / "measurements").iterdir()} == measured_at

@@ -50,10 +50,10 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("kills", [pytest.param(1), pytest.param(20, marks=pytest.mark.soak)])
-def test_killed_curation_goes_on_and_ends_with_the_same_output(tmp_path, kills):
+def test_killed_curation_goes_on_and_ends_with_the_same_output(tmp_path, cluster, kills):
     # At most three of the partitions of three are finished between two kills.
     corpus(tmp_path / "photos", 9 * kills + 6)
-    code, said = runs.maquette("curate", job(tmp_path, "whole"), timeout=600)
+    code, said = runs.maquette("curate", job(tmp_path, "whole"), "--address", cluster, timeout=600)
     assert code == 0, said
     chance, done = random.Random(0), {}
     broken = job(tmp_path, "broken")
@@ -75,7 +75,7 @@ def test_killed_curation_goes_on_and_ends_with_the_same_output(tmp_path, kills):
         now = state(folder)
         assert all(now[name] == at for name, at in done.items())
         done = now
-    code, said = runs.maquette("curate", broken)
+    code, said = runs.maquette("curate", broken, "--address", cluster)
     assert code == 0, said
     assert all(state(folder)[name] == at for name, at in done.items())
     assert decisions(folder) == decisions(tmp_path / "runs/whole/curate")
@@ -87,12 +87,16 @@ def test_killed_curation_goes_on_and_ends_with_the_same_output(tmp_path, kills):
 
 
 @pytest.mark.engine
-def test_a_picture_that_kills_its_worker_is_found_and_named(tmp_path):
+def test_a_picture_that_kills_its_worker_is_found_and_named(tmp_path, cluster):
     corpus(tmp_path / "photos", 6)
     # 96 megapixels of one shade are 300 kB on disk and 290 MB and more in memory, past the limit of the watchdog.
     (tmp_path / "photos/002-killer.png").write_bytes(encoded(np.full((8000, 12000, 3), 9, np.uint8), "PNG"))
     code, said = runs.maquette(
-        "curate", job(tmp_path, "k", max_rss_mb=500, workers=1, sources=[{"path": "photos"}]), timeout=400
+        "curate",
+        job(tmp_path, "k", max_rss_mb=500, workers=1, sources=[{"path": "photos"}]),
+        "--address",
+        cluster,
+        timeout=400,
     )
     assert code == 0, said
     rows = {d["uri"]: d for d in decisions(tmp_path / "runs/k/curate")}
@@ -104,19 +108,19 @@ def test_a_picture_that_kills_its_worker_is_found_and_named(tmp_path):
 
 
 @pytest.mark.engine
-def test_a_longer_tombstone_list_takes_pictures_out_of_a_finished_dataset(tmp_path):
+def test_a_longer_tombstone_list_takes_pictures_out_of_a_finished_dataset(tmp_path, cluster):
     from manifests.dataset import Dataset
 
     corpus(tmp_path / "photos", 3)
     (tmp_path / "gone.txt").write_text("# none yet\n")
     path = job(tmp_path, "t", tombstones="gone.txt", sources=[{"path": "bundled"}], min_box_px=50)
-    code, said = runs.maquette("curate", path)
+    code, said = runs.maquette("curate", path, "--address", cluster)
     assert code == 0, said
     folder = tmp_path / "runs/t/curate"
     kept = [d for d in decisions(folder) if d["kept"]]
     assert len(Dataset(folder)) == len(kept) >= 1
     (tmp_path / "gone.txt").write_text(f"{kept[0]['sha256']}\n")
-    code, said = runs.maquette("curate", path)
+    code, said = runs.here("curate", path)
     assert code == 0, said
     assert kept[0]["sha256"] not in Dataset(folder).labels.table["sample_id"].to_pylist()
     assert len(Dataset(folder)) == len(kept) - 1

@@ -17,7 +17,7 @@ def test_the_commands_work_together(tmp_path):
     """One road through all of them, each checked by what it left behind."""
 
     def ok(*arguments: object, expected: int = 0) -> str:
-        code, said = runs.maquette(*map(str, arguments))
+        code, said = runs.here(*map(str, arguments))
         assert code == expected, said
         assert "Traceback" not in said
         return said
@@ -74,7 +74,7 @@ def test_the_commands_work_together(tmp_path):
 def test_mistakes_end_in_one_paragraph_and_exit_2(tmp_path, arguments, expected):
     folder = samples.dataset(tmp_path / "d", 4)
     places = {"D": str(folder), "X": str(tmp_path / "x")}
-    code, said = runs.maquette(*[places.get(a, a) for a in arguments])
+    code, said = runs.here(*[places.get(a, a) for a in arguments])
     assert code == 2, said
     assert expected in said
     assert "Traceback" not in said
@@ -85,5 +85,5 @@ def test_a_dataset_whose_job_asks_for_more_is_not_called_sound(tmp_path):
     (folder / "stage.json").write_text("{}")
     (tmp_path / "run/job.yaml").write_text("name: r\nrender: {samples: 20, assets: [{source: anny, count: 2}]}\n")
     for command in ("verify", "repair"):
-        code, said = runs.maquette(command, str(tmp_path / "run"))
+        code, said = runs.here(command, str(tmp_path / "run"))
         assert (code, "sound, but 8 samples are not there yet" in said) == (1, True), said

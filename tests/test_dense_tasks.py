@@ -229,8 +229,8 @@ LEARNT = [
 
 
 @pytest.mark.parametrize(("task", "loss", "head", "steps", "rate", "limit"), LEARNT)
-def test_a_task_learns_sixteen_samples_by_heart(task, loss, head, steps, rate, limit):
-    rows = [row_of(samples.labelled(i)) for i in range(16)]
+def test_a_task_learns_eight_samples_by_heart(task, loss, head, steps, rate, limit):
+    rows = [row_of(samples.labelled(i)) for i in range(8)]
     size = (64, 48)
     made = [transforms.dense_sample(r, None, size, task, STILL) for r in rows]
     batch = {k: torch.from_numpy(np.stack([m[k] for m in made])) for k in made[0]}

@@ -74,7 +74,7 @@ def light(tmp_path_factory) -> Lighting:
 def people() -> list[PersonMesh]:
     """Bodies to mix, each at the origin."""
     rng = generator(11, "bodies")
-    anny = AnnyPeople(AnnySource(count=4), 3)
+    anny = AnnyPeople(AnnySource(count=3), 3)
     found = [anny.load(key, rng) for _, key, _ in anny.identities()]
     for person in found:
         # Cloth's procedural bump changes how Cycles shades it and is no part of any normal that we write. Weaves are finer than
@@ -186,7 +186,7 @@ def check(scenes: Iterator[Scene], render) -> None:
 
 
 def test_mixed_frames(people, light, normal_pass):
-    check(frames_of(people, light, range(6)), normal_pass)
+    check(frames_of(people, light, range(5)), normal_pass)
 
 
 def test_sixteen_people(people, light, normal_pass):

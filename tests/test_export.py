@@ -271,12 +271,12 @@ def test_rows_whose_rights_forbid_it_stay_until_they_are_let_go(tmp_path):
         with pytest.raises(InputError, match=r"1 of 3 rows .*ball-0001\).*--allow-restricted"):
             export(folder, name, tmp_path / "o")
     assert not (tmp_path / "o").exists()
-    code, said = runs.maquette("export", folder, "--format", "sapiens2-normal", "--out", tmp_path / "o")
+    code, said = runs.here("export", folder, "--format", "sapiens2-normal", "--out", tmp_path / "o")
     assert code == 2
     assert "--allow-restricted" in said
     assert "Traceback" not in said
     flags = ("--split", "train", "--allow-restricted")
-    code, said = runs.maquette("export", folder, "--format", "sapiens2-normal", "--out", tmp_path / "o", *flags)
+    code, said = runs.here("export", folder, "--format", "sapiens2-normal", "--out", tmp_path / "o", *flags)
     assert code == 0, said
     assert len(list((tmp_path / "o" / "normal").glob("*.npy"))) == 3
     assert json.loads((tmp_path / "o" / "export.json").read_text())["redistributable"] == 2
@@ -370,7 +370,7 @@ def test_a_disk_that_refuses_is_said_and_leaves_nothing(tmp_path, stored):
 
 
 def test_a_wrong_format_is_met_with_the_nearest_one(tmp_path, stored):
-    code, said = runs.maquette("export", stored, "--format", "sapiens2-normals", "--out", tmp_path / "o")
+    code, said = runs.here("export", stored, "--format", "sapiens2-normals", "--out", tmp_path / "o")
     assert code == 2
     assert "did you mean sapiens2-normal?" in said
 

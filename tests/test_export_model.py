@@ -51,7 +51,7 @@ def run(tmp_path_factory) -> Path:
 
 def test_a_model_leaves_with_its_numbers_and_its_datas_rights(run, tmp_path):
     out = tmp_path / "normals"
-    code, said = runs.maquette("export-model", run / "finetune/normal", "--out", out, "--licence", "Apache-2.0")
+    code, said = runs.here("export-model", run / "finetune/normal", "--out", out, "--licence", "Apache-2.0")
     assert code == 0, said
     assert "equals torch within" in said
     assert {p.name for p in out.iterdir()} == {
@@ -113,7 +113,7 @@ def test_transformers_opens_a_pretraining(run, tmp_path):
     from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
     out = tmp_path / "mae"
-    code, said = runs.maquette("export-model", run / "pretrain", "--out", out)
+    code, said = runs.here("export-model", run / "pretrain", "--out", out)
     assert code == 0, said
     mine = MaskedAutoencoder(SIZES["tiny"], 96, 2, 0.75)
     checkpoint.load_weights(run / "pretrain/model.safetensors", mine)
@@ -141,7 +141,7 @@ def test_transformers_opens_sapiens2(task, tmp_path):
 
     path = models.random(tmp_path / "run", task, model="sapiens2-tiny", head="sapiens2", head_width=16)
     samples.dataset(tmp_path / "run/render", 4)
-    code, said = runs.maquette("export-model", path, "--out", tmp_path / "hub", "--format", "huggingface")
+    code, said = runs.here("export-model", path, "--out", tmp_path / "hub", "--format", "huggingface")
     assert code == 0, said
     ours = Predictor(path, "cpu").model
     # transformers works with periods that are not rounded to bfloat16, as published files have them.
@@ -171,7 +171,7 @@ def test_a_model_without_its_run_is_not_passed_on(run, tmp_path):
     alone = tmp_path / "elsewhere/model.safetensors"
     alone.parent.mkdir()
     alone.write_bytes((run / "finetune/normal/model.safetensors").read_bytes())
-    code, said = runs.maquette("export-model", alone, "--out", tmp_path / "out")
+    code, said = runs.here("export-model", alone, "--out", tmp_path / "out")
     assert code == 2
     assert "nobody knows the rights of its data" in said
     assert "Traceback" not in said

@@ -32,10 +32,11 @@ from render.people.landmarks import anchors, landmarks
 from render.placement import moved
 from render.scene import Camera, PersonMesh
 from render.stage import describe
+from tests.dressing import BALD
 from tests.samples import ball
 
 pytestmark = pytest.mark.engine
-POOL = AnnyPeople(AnnySource(count=6), 11)
+POOL = AnnyPeople(AnnySource(count=6, hair=BALD), 11)
 SAPIENS = SETS["sapiens308"]
 
 
@@ -358,7 +359,7 @@ def test_tables_are_the_published_ones_and_a_subset_is_exact(shared):
 
 def test_the_job_chooses_the_set():
     for name in SETS:
-        one = AnnyPeople(AnnySource(count=2, keypoints=name), 11).load("0", generator(4, "pose", 0))
+        one = AnnyPeople(AnnySource(count=2, keypoints=name, detail="mannequin"), 11).load("0", generator(4, "pose", 0))
         assert one.keypoint_set == name
         assert one.keypoints.shape == (len(SETS[name].names), 3)
 

@@ -250,7 +250,7 @@ def test_the_command_writes_the_table_and_says_what_is_skipped(tmp_path):
     runs.figure(tmp_path / "library/good.obj")
     (tmp_path / "library/bad.glb").write_bytes(b"glTF not really")
     out = tmp_path / "out"
-    code, said = runs.maquette("assets", "scan", tmp_path / "library", "--out", out, "--licence", "CC0-1.0")
+    code, said = runs.here("assets", "scan", tmp_path / "library", "--out", out, "--licence", "CC0-1.0")
     assert code == 1
     assert "files/bad: skipped: unreadable" in said
     assert "1 of 2 assets can be used" in said
@@ -264,7 +264,7 @@ def test_the_command_writes_the_table_and_says_what_is_skipped(tmp_path):
         (("assets", "scan", tmp_path / "nowhere"), "no such folder"),
         (("assets", "scan", tmp_path / "library", "--unit", "ell", "--out", out), "--unit ell"),
     ):
-        code, said = runs.maquette(*arguments)
+        code, said = runs.here(*arguments)
         assert (code, "Traceback" in said) == (2, False)
         assert expected in said
 

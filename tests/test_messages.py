@@ -20,7 +20,7 @@ from tests.samples import dataset
 def test_a_job_that_is_not_text(tmp_path):
     job = tmp_path / "job.yaml"
     job.write_bytes("name: été\n".encode("latin-1"))
-    code, said = runs.maquette("plan", job)
+    code, said = runs.here("plan", job)
     assert code == 2
     assert "not UTF-8 text" in said
 
@@ -50,7 +50,7 @@ def test_a_machine_too_busy_for_ray_is_told_so_after_a_second_try(monkeypatch):
 
 def test_plan_refuses_what_run_refuses(tmp_path):
     job = runs.job(tmp_path, splits={"train": 0.5, "val": 0.0, "test": 0.5}, people={"counts": [0, 0, 0, 0, 1]})
-    code, said = runs.maquette("plan", job)
+    code, said = runs.here("plan", job)
     assert code == 2
     assert "scenes of 5 need as many identities" in said
 
@@ -60,7 +60,7 @@ def test_pictures_that_are_not_whole_patches_are_refused_before_anything_is_rend
     first = "pretrain={data: [render], model: tiny, width: 70, height: 128}"
     then = "finetune=[{name: a, task: depth, data: [render], init: random, width: 64, height: 100}]"
     for command in ("plan", "run"):
-        code, said = runs.maquette(command, job, "--set", first, "--set", then)
+        code, said = runs.here(command, job, "--set", first, "--set", then)
         assert code == 2
         assert "pretrain: 70x128 is not whole patches of 8 px" in said
         assert "finetune a: 64x100 is not whole patches of 8 px" in said
@@ -69,7 +69,7 @@ def test_pictures_that_are_not_whole_patches_are_refused_before_anything_is_rend
 
 def test_a_share_that_is_not_finite_is_refused_by_name(tmp_path):
     job = runs.job(tmp_path, assets=[{"source": "anny", "count": 2, "hair": {"female": {"bob": float("inf")}}}])
-    code, said = runs.maquette("plan", job)
+    code, said = runs.here("plan", job)
     assert code == 2
     assert "hair.female.bob" in said
     assert "finite" in said
@@ -86,7 +86,7 @@ def test_plan_counts_no_layers_without_torch(monkeypatch):
 def test_weights_that_are_not_there(tmp_path):
     job = tmp_path / "job.yaml"
     job.write_text("name: x\ncurate: {sources: [{path: bundled}], detector: {kind: onnx, weights: none.onnx}}\n")
-    code, said = runs.maquette("run", job, "--set", f"runs={tmp_path}")
+    code, said = runs.here("run", job, "--set", f"runs={tmp_path}")
     assert code == 2
     assert 'curate.detector.weights: "none.onnx": no such file' in said
     assert not (tmp_path / "x").exists()
@@ -116,10 +116,10 @@ def test_a_picture_that_cannot_be_written(tmp_path):
         data_commands.inspect(str(folder), sheet=tmp_path / "file" / "sheet.jpg")
 
 
-def test_a_job_without_a_section_and_a_curation_that_keeps_nothing(tmp_path):
+def test_a_job_without_a_section_and_a_curation_that_keeps_nothing(tmp_path, cluster):
     job = tmp_path / "job.yaml"
     job.write_text(f"name: x\nruns: {tmp_path}\n")
-    code, said = runs.maquette("plan", job)
+    code, said = runs.here("plan", job)
     assert code == 2
     assert "no section to run" in said
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((400, 400, 3), 128, np.uint8))
@@ -127,7 +127,7 @@ def test_a_job_without_a_section_and_a_curation_that_keeps_nothing(tmp_path):
         f"name: x\nruns: {tmp_path}\ncurate: {{sources: [{{path: grey.png}}]}}\n"
         "pretrain: {data: [curate], model: tiny, width: 64, height: 64}\n"
     )
-    code, said = runs.maquette("run", job)
+    code, said = runs.maquette("run", job, "--address", cluster)
     assert code == 2
     assert "nothing was kept of 1 photographs" in said
     assert "pretrain: reads `curate`, and there nothing was kept" in said
@@ -135,19 +135,19 @@ def test_a_job_without_a_section_and_a_curation_that_keeps_nothing(tmp_path):
 
 
 @pytest.mark.engine
-def test_a_run_that_asks_for_fewer_than_it_has_says_that_none_goes(tmp_path):
+def test_a_run_that_asks_for_fewer_than_it_has_says_that_none_goes(tmp_path, cluster):
     job = runs.job(tmp_path, samples=2)
-    assert runs.maquette("run", job)[0] == 0
-    code, said = runs.maquette("run", job, "--set", "render.samples=1")
+    assert runs.maquette("run", job, "--address", cluster)[0] == 0
+    code, said = runs.here("run", job, "--set", "render.samples=1")
     assert code == 0
     assert "2 samples are settled already and 1 asked for" in said
 
 
 @pytest.mark.engine
-def test_a_run_in_which_every_sample_fails_still_has_a_report_and_says_why(tmp_path):
+def test_a_run_in_which_every_sample_fails_still_has_a_report_and_says_why(tmp_path, cluster):
     job = runs.job(tmp_path, samples=2, assets=[{"source": "files", "paths": ["scans/*.obj"], "unit": "cm", "up": "y"}])
     job.write_text(job.read_text() + "report: {}\n")
-    code, said = runs.maquette("run", job)
+    code, said = runs.maquette("run", job, "--address", cluster)
     assert code == 1
     assert "x failed: asset files/figure" in said
     assert "Traceback" not in said
@@ -158,7 +158,7 @@ def test_a_file_where_a_folder_is_wanted(tmp_path):
     here = tmp_path / "photo.jpg"
     here.write_bytes(b"x")
     for asked in (("verify", here), ("people", "make", "--count", "1", "--out", here)):
-        code, said = runs.maquette(*asked)
+        code, said = runs.here(*asked)
         assert code == 2, asked
         assert str(here) in said
         assert "Traceback" not in said
@@ -178,9 +178,9 @@ def test_plan_knows_every_backbone_and_refuses_a_start_that_is_not_there(tmp_pat
     job.write_text(
         f"name: x\nruns: {tmp_path}\nfinetune: [{{name: a, task: normal, model: sapiens2-tiny, data: [data], width: 48, height: 64}}]\n"
     )
-    code, said = runs.maquette("plan", job)
+    code, said = runs.here("plan", job)
     assert code == 2
     assert "finetune.0.init" in said
-    code, said = runs.maquette("plan", job, "--set", "finetune.0.init=random")
+    code, said = runs.here("plan", job, "--set", "finetune.0.init=random")
     assert code == 0, said
     assert "finetune a" in said

@@ -149,12 +149,12 @@ def test_the_same_command_goes_on_and_another_seed_is_refused(made, tmp_path):
 
 
 def test_the_command_writes_people_and_says_so(tmp_path):
-    code, said = runs.maquette(
+    code, said = runs.here(
         "people", "make", "--count", "1", "--out", tmp_path / "out", "--seed", str(SEED), "--no-sheet"
     )
     assert code == 0, said
     assert "1 of 1 people" in said
     assert (tmp_path / "out" / "anny_000000.glb").stat().st_size > 100_000
-    code, said = runs.maquette("people", "make", "--count", "0", "--out", tmp_path / "out")
+    code, said = runs.here("people", "make", "--count", "0", "--out", tmp_path / "out")
     assert code == 2
     assert "Traceback" not in said

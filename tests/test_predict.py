@@ -27,7 +27,7 @@ def balls(tmp_path_factory) -> Path:
     """A run with a foreground model that has seen 24 balls, and untrained ones of depth and normals."""
     run = tmp_path_factory.mktemp("balls")
     samples.dataset(run / "render", 24, per_task=8)
-    models.trained(run, "foreground", 120)
+    models.trained(run, "foreground", 60)
     models.random(run, "depth")
     models.random(run, "normal")
     return run
@@ -98,7 +98,7 @@ def test_the_map_of_a_person_lies_where_the_person_is(balls, tmp_path):
     picture, alpha, box = scene()
     cv2.imwrite(str(tmp_path / "scene.png"), picture[..., ::-1])
     weights = detector(tmp_path / "finds.onnx", [box], picture.shape[:2])
-    code, said = runs.maquette(
+    code, said = runs.here(
         "predict", balls, tmp_path / "scene.png", "--out", tmp_path / "out", "--detector", weights,
         "--layout", "finished", "--background", tmp_path / "scene.png", "--relight=-1,-1,-1", "--turn", "15",
     )  # fmt: skip
@@ -126,11 +126,11 @@ def test_the_map_of_a_person_lies_where_the_person_is(balls, tmp_path):
     before = (folder / "maps.npz").stat().st_mtime_ns
     arguments = ["predict", balls, tmp_path / "scene.png", "--out", tmp_path / "out", "--detector", weights]
     arguments += ["--layout", "finished", "--background", tmp_path / "scene.png", "--relight=-1,-1,-1", "--turn", "15"]
-    code, said = runs.maquette(*arguments)
+    code, said = runs.here(*arguments)
     assert code == 0
     assert "1 were done before" in said
     assert (folder / "maps.npz").stat().st_mtime_ns == before
-    code, said = runs.maquette(*arguments, "--height-m", "1.8")
+    code, said = runs.here(*arguments, "--height-m", "1.8")
     assert code == 0
     assert (folder / "maps.npz").stat().st_mtime_ns > before
 
@@ -146,7 +146,7 @@ def test_bad_inputs_get_a_line_each_and_the_rest_goes_on(balls, tmp_path):
     (folder / "e_text.jpg").write_text("not an image")
     (folder / "f_empty.png").touch()
     (folder / "g_not.mp4").write_text("#EXTM3U\nhttp://example.org/x")
-    code, said = runs.maquette("predict", balls, folder, "--out", tmp_path / "out", "--detector", "none")
+    code, said = runs.here("predict", balls, folder, "--out", tmp_path / "out", "--detector", "none")
     assert code == 1, said
     assert "Traceback" not in said
     lines = {line.split(":")[0].strip(): line for line in said.splitlines()}
@@ -187,7 +187,7 @@ def film(path: Path, frames: int = 6) -> Path:
 def test_a_video_gives_maps_of_each_frame_and_a_film(balls, tmp_path):
     video = film(tmp_path / "walk.mp4")
     checkpoint = balls / "finetune/foreground/model.safetensors"
-    code, said = runs.maquette("predict", checkpoint, video, "--out", tmp_path / "out", "--detector", "none")
+    code, said = runs.here("predict", checkpoint, video, "--out", tmp_path / "out", "--detector", "none")
     assert code == 0, said
     folder = tmp_path / "out/walk.mp4"
     assert sorted(p.name for p in folder.glob("*.npz")) == [f"{i:06d}.npz" for i in range(6)]
@@ -215,7 +215,7 @@ def test_an_interrupted_folder_goes_on_where_it_was(balls, tmp_path):
     process.communicate()
     done = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/result.json")}
     assert len(done) < 40
-    code, said = runs.maquette(*arguments)
+    code, said = runs.here(*arguments)
     assert code == 0, said
     assert f"{len(done)} were done before" in said
     assert all(p.stat().st_mtime_ns == t for p, t in done.items())
@@ -227,7 +227,7 @@ def test_mistakes_end_in_a_sentence(balls, tmp_path):
     picture = tmp_path / "a.png"
     cv2.imwrite(str(picture), scene()[0])
     depth = balls / "finetune/depth/model.safetensors"
-    code, said = runs.maquette("predict", tmp_path / "absent.safetensors", picture)
+    code, said = runs.here("predict", tmp_path / "absent.safetensors", picture)
     assert code == 2, said
     assert "no such file" in said
     assert "Traceback" not in said

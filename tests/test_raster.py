@@ -285,7 +285,7 @@ def test_commands_answer_bad_input_with_one_paragraph(tmp_path):
         (("render", job, "--engine", "eevee"), "expected cycles or raster"),
         (("render", job, "--engine", "raster", "--count", "0"), "expected 1 or more"),
     ):
-        code, said = runs.maquette(*arguments)
+        code, said = runs.here(*arguments)
         assert code == 2
         assert expected in said
         assert "Traceback" not in said

@@ -233,6 +233,6 @@ def test_a_job_trains_on_a_bucket(bucket, tmp_path):
     code, said = runs.maquette("run", path)
     assert code == 0, said
     assert (tmp_path / "runs/b/pretrain/model.safetensors").is_file()
-    code, said = runs.maquette("run", path, "--set", f"pretrain.data.0={bucket}/nothing", "--set", "name=c")
+    code, said = runs.here("run", path, "--set", f"pretrain.data.0={bucket}/nothing", "--set", "name=c")
     assert code == 2, said
     assert "neither a stage of this run nor a dataset folder" in said

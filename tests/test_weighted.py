@@ -283,7 +283,7 @@ def test_another_policys_dataset_needs_the_decisions_that_name_what_was_taken_ou
 
 @pytest.mark.soak
 @pytest.mark.engine
-def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy_too(tmp_path):
+def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy_too(tmp_path, cluster):
     import torch
 
     from training import checkpoint
@@ -319,7 +319,7 @@ def test_the_weights_of_a_curation_reach_the_trainer_and_those_of_another_policy
     trained = {"data": ["curate"], "weighted": True, "width": 32, "height": 32, "optim": {"steps": 2, "batch": 4}}
     tree = {"name": "w", "runs": str(tmp_path / "runs"), "curate": stage, "pretrain": trained}
     job.write_text(yaml.safe_dump(tree))
-    code, said = runs.maquette("curate", job)
+    code, said = runs.maquette("curate", job, "--address", cluster)
     assert code == 0, said
     made = tmp_path / "runs/w/curate"
     bright = [i >= 18 for i in range(21)]

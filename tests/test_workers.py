@@ -93,9 +93,9 @@ def test_four_ways_to_die_lose_nothing_but_the_poison(tmp_path, ray_here):
     assert not [p for p in (folder / "tmp").glob("*") if p.suffix in (".now", ".why", ".log")]
 
 
-def test_a_device_that_is_not_here_stops_the_run_and_says_so(tmp_path):
+def test_a_device_that_is_not_here_stops_the_run_and_says_so(tmp_path, cluster):
     job = runs.job(tmp_path, samples=2, engine={"samples": 1, "denoiser": "none", "device": "oneapi"})
-    code, said = runs.maquette("render", job)
+    code, said = runs.maquette("render", job, "--address", cluster)
     assert code == 2
     assert "no oneapi device on this machine" in said
     assert "Traceback" not in said
