@@ -26,9 +26,7 @@ FILTER_PX = 3.0
 AT_ONCE = 1 << 17
 
 
-def refined(
-    coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Caster, threads: int = 1
-) -> np.ndarray:
+def refined(coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Caster, threads: int = 1) -> np.ndarray:
     """(H, W) float32 coverage; ``coverage`` itself outside the band. Of any number of ``threads`` the same.
 
     ``coverage``: (H, W) float32 of Cycles. ``strand``: (H, W) bool, pixels whose centre shows a strand.
