@@ -57,6 +57,8 @@ def kept_bytes(model, run, dtype) -> int:
     found = {}
 
     def pack(tensor):
+        # What autograd keeps of a hook must not lead back to its own graph: neither would ever be freed.
+        tensor = tensor.detach()
         storage = tensor.untyped_storage()
         copy = tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in shapes
         if storage.data_ptr() not in weights and not copy:
