@@ -186,7 +186,7 @@ def main() -> None:
         "seeds": given.seeds, "pictures": counts, "tasks": results, "seconds": round(time.monotonic() - started), "cpu": platform.machine(),
         "cores": os.cpu_count(), "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }  # fmt: skip
-    if given.frames >= 60 and given.seeds >= 2:
+    if given.frames >= 60:
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
     print(f"ratio {ratio:.2f}")

@@ -225,7 +225,7 @@ def _measured(
 ) -> float:
     """All measurements in one file, and the pairs among them; partitions that are on disk are read, the others made.
 
-    Returns the seconds that it took, without Ray's start.
+    Returns the seconds that it took, without Ray's start for what is missing.
     """
     parts = partitions(inputs, stage, engine)
     where = folder / "measurements"

@@ -46,7 +46,7 @@ def refined(coverage: np.ndarray, strand: np.ndarray, camera: Camera, caster: Ca
         share[part] = (hits[part] + _hits(at[part], offsets[FIRST:], inverse, caster)) / RAYS
         out[at[:, 1], at[:, 0]] = share
 
-    # Embree is called without Python's lock. What raises there is raised here.
+    # Most of the time goes to strands, which Embree is asked for without Python's lock (fibres.py).
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(count, range(0, len(rows), pixels)))
     return out
